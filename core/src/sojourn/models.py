@@ -16,6 +16,7 @@ import attrs
 from sojourn.errors import CommandFailed
 
 __all__ = [
+    "API_VERSION",
     "AcquireRequest",
     "AcquireResult",
     "Actor",

@@ -1,0 +1,124 @@
+"""sojourn gives each run of an AI agent a place to execute.
+
+Everything named in ``__all__`` is public and covered by the version number. Names are imported when they are first used, so
+that ``import sojourn`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE: dict[str, tuple[str, ...]] = {
+    "sojourn.errors": (
+        "Busy",
+        "CommandFailed",
+        "Conflict",
+        "DriverBug",
+        "DriverError",
+        "Effect",
+        "EnvironmentRunError",
+        "ErrorCode",
+        "Gone",
+        "HostKeyMismatch",
+        "InvalidArgument",
+        "InvalidConfig",
+        "LeaseLost",
+        "OutcomeUnknown",
+        "PermissionDenied",
+        "Refused",
+        "ResourceExhausted",
+        "SchemaMismatch",
+        "SojournError",
+        "StoreCorrupt",
+        "StoreError",
+        "StoreUnavailable",
+        "StoreUnwritable",
+        "Unavailable",
+        "Unsupported",
+        "WorkspaceError",
+        "WrongContext",
+    ),
+    "sojourn.hooks": ("hookimpl",),
+    "sojourn.models": (
+        "API_VERSION",
+        "AcquireRequest",
+        "AcquireResult",
+        "Actor",
+        "CommandIO",
+        "CommandOutcome",
+        "ConnectionInfo",
+        "ConnectionRequest",
+        "CustomTarget",
+        "Diagnostic",
+        "Disposition",
+        "DownloadRequest",
+        "DriverInfo",
+        "ExecuteRequest",
+        "ExecuteResult",
+        "InventoryItem",
+        "InventoryRequest",
+        "LocalTarget",
+        "Outcome",
+        "ProbeReport",
+        "ProbeRequest",
+        "RealizeRequest",
+        "RealizeResult",
+        "ReleaseReceipt",
+        "ReleaseRequest",
+        "ResourceState",
+        "ResumeRequest",
+        "RunContext",
+        "SandboxTarget",
+        "SshTarget",
+        "StopReason",
+        "StopSignal",
+        "Target",
+        "TargetRequest",
+        "UploadRequest",
+    ),
+    "sojourn.paths": ("state_dir",),
+    "sojourn.records": (
+        "ActivityEvent",
+        "AdapterSpec",
+        "CleanupStatus",
+        "Environment",
+        "EnvironmentStatus",
+        "ExecutionWorkspace",
+        "Lease",
+        "LeaseOutcome",
+        "LeasePolicy",
+        "LeaseStatus",
+        "Operation",
+    ),
+    "sojourn.secrets": ("Secret",),
+}
+_HOME = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - every name comes from the table above
+
+logging.getLogger("sojourn").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'sojourn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if TYPE_CHECKING:
+    from sojourn.errors import *  # noqa: F403
+    from sojourn.hooks import hookimpl as hookimpl
+    from sojourn.models import *  # noqa: F403
+    from sojourn.paths import state_dir as state_dir
+    from sojourn.records import *  # noqa: F403
+    from sojourn.secrets import Secret as Secret
