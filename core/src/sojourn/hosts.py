@@ -10,10 +10,12 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
-from sojourn.records import Holder
+if TYPE_CHECKING:
+    from sojourn.records import Holder
 
 __all__ = ["HostProcess", "is_dead", "machine_id", "this_process"]
 

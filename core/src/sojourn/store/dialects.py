@@ -1,0 +1,40 @@
+"""The one place for SQL that SQLite and PostgreSQL spell alike but SQLAlchemy keeps apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.dialects import postgresql, sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection, Table
+    from sqlalchemy.sql.dml import ReturningInsert
+
+__all__ = ["InsertOrIgnore", "insert_or_ignore"]
+
+
+class InsertOrIgnore:
+    """``INSERT … ON CONFLICT DO NOTHING RETURNING *`` into one table, built once per database.
+
+    No row comes back when any unique rule of the table would be broken; unlike an integrity error this leaves the
+    transaction usable on PostgreSQL.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._sqlite = sqlite.insert(table).on_conflict_do_nothing().returning(table)
+        self._postgresql = postgresql.insert(table).on_conflict_do_nothing().returning(table)
+
+    def statement(self, dialect_name: str) -> ReturningInsert[Any]:
+        """Return the statement for ``conn.dialect.name``."""
+        return self._sqlite if dialect_name == "sqlite" else self._postgresql
+
+    def __call__(self, conn: Connection, values: Mapping[str, Any]) -> Any | None:
+        """Insert; return the row, or None when it was refused."""
+        return conn.execute(self.statement(conn.dialect.name), dict(values)).one_or_none()
+
+
+def insert_or_ignore(conn: Connection, table: Table, values: Mapping[str, Any]) -> Any | None:
+    """Insert one row into a table that is seldom written; return it, or None when it was there."""
+    return InsertOrIgnore(table)(conn, values)
