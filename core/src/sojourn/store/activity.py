@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sojourn.records import ActivityEvent
 from sojourn.store import clock
+from sojourn.store.dialects import control
 from sojourn.store.schema import activity
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = ["failures", "list_all", "record"]
 
 _log = logging.getLogger("sojourn.store")
 _INSERT = activity.insert().returning(activity)
+_SAVEPOINT = "sojourn_activity"
 _failures = 0
 
 
@@ -58,14 +60,14 @@ def record(
         "entity_id": entity_id,
         "details": dict(details),
     }
-    savepoint = conn.begin_nested()
+    control(conn, f"SAVEPOINT {_SAVEPOINT}")
     try:
         event = _event(conn.execute(_INSERT, values).one())
     except Exception as error:  # noqa: BLE001 - whatever it is, the transition must stand
-        _undo(savepoint, error)
+        _undo(conn, error)
         _note_failure(error, action, entity_id)
         return None
-    savepoint.commit()
+    control(conn, f"RELEASE SAVEPOINT {_SAVEPOINT}")
     return event
 
 
@@ -96,9 +98,10 @@ def list_all(
     return events[::-1] if newest else events
 
 
-def _undo(savepoint: Any, error: Exception) -> None:
+def _undo(conn: Connection, error: Exception) -> None:
     try:
-        savepoint.rollback()
+        control(conn, f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        control(conn, f"RELEASE SAVEPOINT {_SAVEPOINT}")
     except SQLAlchemyError:
         # A full disk makes SQLite undo the whole transaction, savepoint included: then nothing stands, and the caller
         # has to hear why.

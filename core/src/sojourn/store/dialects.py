@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
     from sqlalchemy.sql.dml import ReturningInsert
 
-__all__ = ["InsertOrIgnore", "insert_or_ignore"]
+__all__ = ["InsertOrIgnore", "control", "insert_or_ignore"]
 
 
 class InsertOrIgnore:
@@ -38,3 +39,18 @@ class InsertOrIgnore:
 def insert_or_ignore(conn: Connection, table: Table, values: Mapping[str, Any]) -> Any | None:
     """Insert one row into a table that is seldom written; return it, or None when it was there."""
     return InsertOrIgnore(table)(conn, values)
+
+
+def control(conn: Connection, statement: str) -> None:
+    """Run a word about the transaction, like BEGIN or SAVEPOINT, straight in the driver.
+
+    Through SQLAlchemy it costs as much as a query, and each transition has several of them.
+
+    Raises:
+        OperationalError: SQLAlchemy's, as if it had run the statement.
+    """
+    raw: Any = conn.connection.dbapi_connection
+    try:
+        raw.execute(statement)
+    except conn.dialect.loaded_dbapi.Error as error:
+        raise OperationalError(statement, {}, error) from error

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from sojourn import paths
 from sojourn.errors import StoreError
 from sojourn.store import failures
+from sojourn.store.dialects import control
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,6 +116,8 @@ def create_engine(location: Location) -> Engine:
         hide_parameters=True,
         # One for the store's thread, one for a caller of `run_here`, which has a thread of its own (the heartbeat).
         pool_size=2,
+        # Every transaction is ended by `Engine.begin`; the pool's own rollback would only cost time.
+        pool_reset_on_return=None,
         connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_SECONDS},
     )
     event.listen(engine, "connect", _set_pragmas)
@@ -161,6 +164,6 @@ def _begin(conn: Connection) -> None:
     wanted = bool(conn.get_execution_options().get(_READ_ONLY, False))
     info = conn.connection.info
     if info.get(_READ_ONLY, False) is not wanted:
-        conn.exec_driver_sql(f"PRAGMA query_only = {int(wanted)}")
+        control(conn, f"PRAGMA query_only = {int(wanted)}")
         info[_READ_ONLY] = wanted
-    conn.exec_driver_sql("BEGIN" if wanted else "BEGIN IMMEDIATE")
+    control(conn, "BEGIN" if wanted else "BEGIN IMMEDIATE")

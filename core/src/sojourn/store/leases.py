@@ -84,7 +84,6 @@ TRANSITIONS: Final[Mapping[LeaseStatus, frozenset[LeaseStatus]]] = {
 """Every allowed change of status."""
 
 DEFAULT_LIFETIME: Final = timedelta(hours=24)
-_REUSING: Final = (LeasePolicy.REUSE_BY_ENVIRONMENT, LeasePolicy.REUSE_BY_EXECUTION_WORKSPACE)
 
 
 @attrs.frozen(kw_only=True)
@@ -134,14 +133,13 @@ def _p(column: str) -> BindParameter[Any]:
 _NOW: Final[BindParameter[Any]] = bindparam("p_now", type_=table.c.created_at.type)
 
 
-def _cas(*sources: LeaseStatus, **values: Any) -> Update:
-    """The compare-and-set: one row of this id and epoch, in one of these states."""
-    targets = {target for source in sources for target in TRANSITIONS[source]}
+def _cas(source: LeaseStatus, **values: Any) -> Update:
+    """The compare-and-set: one row of this id and epoch, in this state."""
     status = values.get("status")
-    assert not isinstance(status, LeaseStatus) or status in targets, "not in the table of transitions"  # noqa: S101
+    assert not isinstance(status, LeaseStatus) or status in TRANSITIONS[source], "no such transition"  # noqa: S101
     return (
         table.update()
-        .where(table.c.id == _p("id"), table.c.epoch == _p("epoch"), table.c.status.in_(sources))
+        .where(table.c.id == _p("id"), table.c.epoch == _p("epoch"), table.c.status == source)
         .values(**values)
         .returning(table)
     )
@@ -163,6 +161,10 @@ def _unless_given(column: str) -> ColumnElement[Any]:
 _OUTCOME: Final[ColumnElement[Any]] = func.coalesce(table.c.outcome, LeaseOutcome.FAILED)
 _SETTLED: Final = or_(table.c.not_before.is_(None), table.c.not_before <= _NOW)
 _DUE: Final = _SETTLED & or_(table.c.next_try_at.is_(None), table.c.next_try_at <= _NOW)
+# Not IN: its list is expanded anew at every execution.
+_REUSES: Final = or_(
+    table.c.policy == LeasePolicy.REUSE_BY_ENVIRONMENT, table.c.policy == LeasePolicy.REUSE_BY_EXECUTION_WORKSPACE
+)
 _ORDER: Final = (table.c.created_at, table.c.id)
 
 _INSERT: Final = InsertOrIgnore(table)
@@ -225,9 +227,7 @@ _COMPLETE_RETAINED = _cas(
     RELEASING,
     status=RETAINED,
     handle=_unless_given("handle"),
-    retained_for=case(
-        (table.c.policy.in_(_REUSING) & (table.c.outcome == LeaseOutcome.RELEASED), "reuse"), else_="inspection"
-    ),
+    retained_for=case((_REUSES & (table.c.outcome == LeaseOutcome.RELEASED), "reuse"), else_="inspection"),
 ).where(table.c.disposition != Disposition.DESTROY)
 _RELEASE_UNPROVEN = _cas(
     RELEASING,
@@ -762,13 +762,11 @@ def _all(conn: Connection, query: Select[Any], **values: Any) -> list[Lease]:
     return [_lease(row) for row in conn.execute(query, values)]
 
 
-_CONTEXT_FIELDS: Final = tuple(field.name for field in attrs.fields(RunContext))
+_COLUMNS: Final = tuple(column.name for column in table.c)
+_CONTEXT_FIELDS: Final = tuple(field.name for field in attrs.fields(RunContext) if field.name != "tenant")
 
 
 def _lease(row: Row[Any]) -> Lease:
-    values = dict(row._mapping)
-    context = RunContext(**{name: values[name] for name in _CONTEXT_FIELDS})
-    for name in _CONTEXT_FIELDS:
-        if name != "tenant":
-            del values[name]
+    values: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
+    context = RunContext(tenant=values["tenant"], **{name: values.pop(name) for name in _CONTEXT_FIELDS})
     return Lease(context=context, **values)
