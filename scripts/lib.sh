@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 say() { printf '%s\n' "$*" >&2; }
 
 fail() {
-  say "$(basename "$0"): $*"
+  say "scripts/$(basename "$0"): $*"
   exit 1
 }
 
