@@ -1,0 +1,216 @@
+"""The supervisor of one lease: forks a monitor per command, ends everything when its orchestrator is gone.
+
+A program of its own, started by `launch.py` with the control socket as descriptor 0 and the locked state file as descriptor 3.
+Standard library only, and little of it, so that it starts fast and forks cheaply.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import time
+from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET, socket
+
+from sojourn_local.kernel import PR_SET_CHILD_SUBREAPER, default_signals, prctl, wake_pipe
+from sojourn_local.monitor import run_monitor, send_report
+from sojourn_local.proctable import boot_id, descendants, process_table, read_process, send_signal
+
+__all__ = ["LOCK_FD", "main"]
+
+CONTROL_FD = 0
+LOCK_FD = 3
+_MAX_DESCRIPTORS = 5
+_ROUND_SECONDS = 0.01
+_SLOW_ROUND_SECONDS = 0.25
+_PROOF_SECONDS = 1.5
+
+
+class Supervisor:
+    """The loop of the process; see the module."""
+
+    def __init__(self, control: socket, orchestrator_pid: int, grace_seconds: float) -> None:
+        self.pid = os.getpid()
+        self.control = control
+        self.grace_seconds = grace_seconds
+        self.monitors: dict[int, socket] = {}
+        self.bereaved: list[socket] = []
+        self.orphans_since: float | None = None
+        self.closing = False
+        self.childless = True
+        self.wake_fd = wake_pipe()
+        self.orchestrator_fd = self._watch(orchestrator_pid)
+        self.poll = select.poll()
+        for descriptor in (control.fileno(), self.wake_fd, self.orchestrator_fd):
+            if descriptor >= 0:
+                self.poll.register(descriptor, select.POLLIN)
+
+    def _watch(self, orchestrator_pid: int) -> int:
+        """Open a descriptor that becomes readable when the orchestrator ends; copies of its socket may outlive it in forks."""
+        try:
+            descriptor = os.pidfd_open(orchestrator_pid)
+        except ProcessLookupError:
+            os._exit(0)
+        except OSError:
+            return -1
+        if os.getppid() != orchestrator_pid:
+            os._exit(0)
+        return descriptor
+
+    def run(self) -> None:
+        """Serve until the orchestrator is gone or asks for the end, and no process is left."""
+        while not (self.closing and self.childless):
+            timeout_seconds = self._orphan_round()
+            ready = dict(self.poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
+            if self.wake_fd in ready and signal.SIGTERM in os.read(self.wake_fd, 512):
+                self._close()
+            if self.orchestrator_fd in ready:
+                self._close()
+            if not self.closing and self.control.fileno() in ready:
+                self._on_control()
+            self._reap()
+
+    def _close(self) -> None:
+        """Take no more commands and tell every monitor to end its tree."""
+        if not self.closing:
+            self.closing = True
+            for descriptor in (self.control.fileno(), self.orchestrator_fd):
+                if descriptor >= 0:
+                    self.poll.unregister(descriptor)
+            self.control.close()
+        # Again at every request: a monitor that was stopped meanwhile is continued.
+        for pid in self.monitors:
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGCONT)
+
+    def _on_control(self) -> None:
+        message, ancillary, _, _ = self.control.recvmsg(16, 256, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)
+        if not message:
+            self._close()
+            return
+        descriptors: list[int] = []
+        for level, kind, data in ancillary:
+            if level == SOL_SOCKET and kind == SCM_RIGHTS:
+                descriptors.extend(memoryview(data[: len(data) & ~3]).cast("i"))
+        self._start(descriptors)
+
+    def _start(self, descriptors: list[int]) -> None:
+        request_fd, report_fd, *streams = descriptors
+        report = socket(fileno=report_fd)
+        # A signal between fork and the monitor's own handlers would be lost to it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGCHLD))
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become_monitor(request_fd, report, streams)
+        except OSError as error:
+            send_report(report, ("failed", "fork", error.errno))
+            report.close()
+        else:
+            self.monitors[pid] = report
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGCHLD))
+        for descriptor in (request_fd, *streams):
+            os.close(descriptor)
+
+    def _become_monitor(self, request_fd: int, report: socket, streams: list[int]) -> None:
+        try:
+            for other in (self.control, *self.monitors.values(), *self.bereaved):
+                other.close()
+            for descriptor in (self.wake_fd, self.orchestrator_fd):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            run_monitor(self.pid, request_fd, report, streams, self.grace_seconds)
+            os._exit(0)
+        finally:
+            # Never back into the supervisor's loop, whatever happened; not 0, so that what is left is ended.
+            os._exit(1)
+
+    def _reap(self) -> None:
+        self.childless = False
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self.childless = True
+                return
+            if pid == 0:
+                return
+            report = self.monitors.pop(pid, None)
+            if report is not None and status == 0:
+                report.close()
+            elif report is not None:
+                self.bereaved.append(report)
+
+    def _orphan_round(self) -> float | None:
+        """End what killed monitors left behind; give the seconds to the next round, None when there is nothing to do."""
+        if not self.bereaved and self.orphans_since is None:
+            return None
+        now = time.monotonic()
+        if self.orphans_since is None:
+            self.orphans_since = now
+        orphans = descendants(process_table(), self.pid, frozenset(self.monitors))
+        for orphan in orphans:
+            send_signal(orphan, signal.SIGKILL)
+        # A child that lived when the scan began was seen, dead or alive: only we reap it, and not meanwhile.
+        if not orphans:
+            self.orphans_since = None
+            self._tell_bereaved(ended=True)
+            return None
+        if now - self.orphans_since > _PROOF_SECONDS:
+            self._tell_bereaved(ended=False)
+            return _SLOW_ROUND_SECONDS
+        return _ROUND_SECONDS
+
+    def _tell_bereaved(self, *, ended: bool) -> None:
+        for report in self.bereaved:
+            send_report(report, ("orphaned", ended))
+            report.close()
+        self.bereaved.clear()
+
+
+def _own_descriptors() -> socket:
+    """Take the control socket, put /dev/null on the standard streams, close what a careless host left inheritable."""
+    kept = os.dup(CONTROL_FD)
+    null = os.open("/dev/null", os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.set_inheritable(LOCK_FD, False)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > LOCK_FD and int(name) != kept:
+            try:
+                os.close(int(name))
+            except OSError:
+                # The listing's own descriptor, closed by now.
+                continue
+    return socket(fileno=kept)
+
+
+def _note_identity() -> None:
+    """Write into the locked state file who we are, for a release from another process."""
+    own = read_process(os.getpid())
+    line = f"{os.getpid()} {own.start_ticks if own else 0} {boot_id()}\n".encode("ascii")
+    os.pwrite(LOCK_FD, line, 0)
+
+
+def main(arguments: list[str]) -> None:
+    """Be the supervisor of a lease.
+
+    Args:
+        arguments: the resource's directory (for people who look at the process list, and for release), the orchestrator's
+            pid, and the seconds between TERM and KILL when the orchestrator is gone or the lease is released.
+    """
+    _, orchestrator_pid, grace_seconds = arguments
+    default_signals()
+    os.setsid()
+    os.chdir("/")
+    control = _own_descriptors()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    supervisor = Supervisor(control, int(orchestrator_pid), float(grace_seconds))
+    _note_identity()
+    # Forked children share what exists now; a collection in them would copy every page.
+    gc.disable()
+    gc.freeze()
+    control.send(b"ready")
+    supervisor.run()
+    os._exit(0)
