@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -58,8 +58,9 @@ class DriverRegistry:
         """
         if name not in self._candidates and name not in self._given:
             installed = ", ".join(self.names()) or "none"
-            hint = f"Installed are: {installed}. Install the package that provides it, e.g. pip install sojourn-{name}"
-            raise _unavailable(name, f"no driver named {name!r}. {hint.replace('_', '-') if '_' in name else hint}")
+            package = f"sojourn-{name.replace('_', '-')}"
+            hint = f"Installed are: {installed}. Install the package that provides it, e.g. pip install {package}"
+            raise _unavailable(name, f"no driver named {name!r}. {hint}")
         found = self._load(name)
         if isinstance(found, BrokenDriver):
             hint = "`sojourn drivers` lists what is usable"
@@ -74,7 +75,11 @@ class DriverRegistry:
 
     def _load(self, name: str) -> Driver | BrokenDriver:
         if name not in self._found:
-            loaded = load_instance(name, self._given[name]) if name in self._given else load_candidate(self._candidates[name])
+            loaded = (
+                load_instance(name, self._given[name])
+                if name in self._given
+                else load_candidate(self._candidates[name])
+            )
             self._found[name] = self._register(loaded) if isinstance(loaded, LoadedDriver) else loaded
         return self._found[name]
 
@@ -155,7 +160,7 @@ class Driver:
         return self._sized(await self._checked("resume", models.AcquireResult, request))
 
     async def realize(self, request: models.RealizeRequest) -> models.RealizeResult:
-        """Call ``realize``. A driver without one has to be given its root by ``make_root`` (see `sojourn.realization`)."""
+        """Call ``realize``. What is done for a driver without one is in `sojourn.realization`."""
         self.require("realize")
         return await self._checked("realize", models.RealizeResult, request)
 
@@ -183,11 +188,6 @@ class Driver:
         self.require("connection")
         return await self._checked("connection", models.ConnectionInfo, request)
 
-    async def upload(self, request: models.UploadRequest, stream: AsyncIterator[bytes]) -> None:
-        """Call ``upload``."""
-        self.require("upload")
-        await self._call("upload", request, stream=stream)
-
     def target(self, request: models.TargetRequest) -> models.Target:
         """Call ``target``: pure, so directly; the answer is checked like any other."""
         try:
@@ -198,7 +198,8 @@ class Driver:
             raise DriverBug(f"driver {self.name}: target raised {type(error).__name__}: {error}") from error
         if not isinstance(answer, models.Target):
             raise DriverBug(f"driver {self.name}: target returned {type(answer).__name__}")
-        return self._round_trip("target", models.Target, answer)
+        checked: models.Target = self._round_trip("target", models.Target, answer)
+        return checked
 
     async def close(self) -> None:
         """Call ``close``, if there is one; a failure is the driver's own affair."""
@@ -242,17 +243,20 @@ class Driver:
         if inspect.isawaitable(answer):
             cast("Any", answer).close()
             raise DriverBug(f"driver {self.name}: {hook} returned an awaitable from a plain def; make it an async def")
-        kind = expected if isinstance(expected, type) and attrs.has(expected) else list
+        kind: type[Any] = expected if attrs.has(expected) else list
         if not isinstance(answer, kind):
             raise DriverBug(f"driver {self.name}: {hook} returned {type(answer).__name__}, not {kind.__name__}")
-        return self._round_trip(hook, expected, answer)
+        checked: T = self._round_trip(hook, expected, answer)
+        return checked
 
     def _round_trip(self, hook: str, expected: Any, answer: Any) -> Any:
         """Return the answer as it would arrive over a wire, so that only what can be stored comes through."""
         try:
             return wire.load(expected, wire.dump(answer), unknown="ignore")
         except (wire.WireError, RecursionError) as error:
-            raise DriverBug(f"driver {self.name}: {hook} returned a {type(answer).__name__} that is not valid: {error}") from None
+            raise DriverBug(
+                f"driver {self.name}: {hook} returned a {type(answer).__name__} that is not valid: {error}"
+            ) from None
 
     def _sized(self, result: models.AcquireResult) -> models.AcquireResult:
         self._check_size("acquire", "handle", result.handle, MAX_HANDLE_BYTES)
@@ -274,5 +278,3 @@ def _outcome_problem(outcome: models.CommandOutcome) -> str | None:
     if outcome.exit_code is not None and not 0 <= outcome.exit_code <= 0xFFFFFFFF:
         return f"exit code {outcome.exit_code}"
     return None
-
-

@@ -149,7 +149,7 @@ async def _contained(what: str, work: Coroutine[Any, Any, T]) -> T:
         if task is not None and task.cancelling():
             raise
         raise DriverBug(f"{what} raised CancelledError though nobody cancelled it") from None
-    except BaseException as error:  # noqa: BLE001 - the purpose of this function
+    except BaseException as error:
         raise DriverBug(f"{what} raised {type(error).__name__}, which is not a sojourn.DriverError: {error}") from error
 
 
@@ -185,7 +185,7 @@ def _stepwise(
         except GeneratorExit:
             steps.close()
             raise
-        except BaseException as error:  # noqa: BLE001 - handed on to the coroutine it was meant for
+        except BaseException as error:
             if abandon(steps):
                 raise
             thrown = error

@@ -16,6 +16,9 @@ Rules for every hook:
 - Secrets (`Secret.reveal`) go into no argv, log, label, error text, handle or metadata.
 - Deadlines come with the request (``timeout_seconds``). Retrying is the core's business.
 
+``upload`` and ``download`` are part of the contract so that drivers can be written for it; this version of the core does not
+call them yet.
+
 Plugins (group ``sojourn.plugins``) implement the second set of hooks; drivers cannot, and the other way round.
 """
 
@@ -70,7 +73,8 @@ class DriverSpec:
         """Say what this driver is. **Required.**
 
         Called once per load, before anything else. A plain ``def``, pure: no I/O, no import of the provider's library, the
-        same answer every time. ``name`` must equal the entry point's.
+        same answer every time. Returns a `DriverInfo` whose ``name`` equals the entry point's. Nothing to raise: a driver that
+        raises here is listed as broken, and the others work.
         """
 
     @hookspec(firstresult=True)
@@ -105,49 +109,56 @@ class DriverSpec:
 
         Called on a row in state ``releasing`` or ``pending_cleanup``, as often as it takes, also by another process than the
         one that acquired, with the handle or with ``resource_id`` alone. Absence is success (``gone``). Say ``gone`` only when it
-        is proven, every process of the lease included; when unsure raise.
+        is proven, every process of the lease included. Returns a `ReleaseReceipt`; when unsure raise, and you are called again.
         """
 
     @hookspec(firstresult=True)
     def target(self, request: TargetRequest) -> Target:
         """Give the transport facts that an adapter needs. **Required.**
 
-        Called after acquire (``cwd`` may be None) and after realize. A plain ``def``, pure, no I/O. The core binds ``execute`` and adds
-        the ids.
+        Called after acquire (``cwd`` may be None) and after realize. A plain ``def``, pure, no I/O. Returns one of the four
+        targets; the core binds ``execute`` and adds the ids. Nothing to raise: what is wrong with the config was said before.
         """
 
     @hookspec(firstresult=True)
     def probe(self, request: ProbeRequest) -> ProbeReport:
         """Say whether this config is usable now. *Defaulted*: the config parses, nothing else was checked.
 
-        Creates nothing. Does not raise for an unusable environment: that is ``ok=False`` with diagnostics that say what to do next.
+        Called when somebody asks, and before acquire where the environment says ``require_probe``. Creates nothing. Returns a
+        `ProbeReport` and does not raise for an unusable environment: that is ``ok=False`` with diagnostics that say what to do
+        next.
         """
 
     @hookspec(firstresult=True)
     def realize(self, request: RealizeRequest) -> RealizeResult:
         """Say where the workspace's root is and make it exist; move no bytes. *Defaulted*: ``mkdir -p`` under ``remote_path``.
 
-        May be called again on an active lease and gives the same root. With ``request.clean`` the root is empty afterwards.
+        Called after acquire, and maybe again on an active lease: it gives the same root. With ``request.clean`` the root is empty
+        afterwards. Returns a `RealizeResult`; raise `Unsupported` for a transfer that you do not offer, `InvalidArgument` for a
+        ``local_path`` that is not there.
         """
 
     @hookspec(firstresult=True)
     def upload(self, request: UploadRequest, stream: AsyncIterator[bytes]) -> None:
         """Unpack an archive stream under ``request.path``. *Defaulted*: ``tar`` over ``execute``.
 
-        ``stream`` yields POSIX tar bytes made by the core from a checked selection.
+        Called after realize, when a workspace or a file is sent. ``stream`` gives POSIX tar bytes made by the core from a checked
+        selection. Returns nothing, and only when all of it is there; otherwise raise, and what was unpacked so far may stay.
         """
 
     @hookspec(firstresult=True)
     def download(self, request: DownloadRequest) -> AsyncIterator[bytes]:
         """Pack ``request.path`` into an archive stream. *Defaulted*: ``tar`` over ``execute``.
 
-        What comes back is hostile input to the core, which extracts it safely.
+        Called when changes or files are brought back. Returns the stream of POSIX tar bytes; it is hostile input to the core,
+        which extracts it safely. Raise when the path cannot be read, also in the middle: a stream that just ends is complete.
         """
 
     @hookspec(firstresult=True)
     def resume(self, request: ResumeRequest) -> AcquireResult:
         """Take a kept or stopped resource up again. *Optional.*
 
+        Called on a committed row in state ``acquiring`` whose resource an earlier lease left. Returns what `acquire` would.
         Raise `Unavailable` (cannot be reached now), `Refused` (will not be given to us) or `Gone` (proven not to exist):
         the core does three different things.
         """
@@ -156,20 +167,32 @@ class DriverSpec:
     def inventory(self, request: InventoryRequest) -> list[InventoryItem]:
         """List every resource that carries ``request.installation_id``'s label, and no other. *Optional.*
 
-        A listing that may be incomplete raises instead: sweeps act on it.
+        Called by sweeps, which act on what it returns: a listing that may be incomplete raises instead.
         """
 
     @hookspec(firstresult=True)
     def connection(self, request: ConnectionRequest) -> ConnectionInfo:
-        """Say how a person attaches: a command to paste, ports. *Optional.* No secrets in it."""
+        """Say how a person attaches: a command to paste, ports. *Optional.*
+
+        Called on an active lease when somebody asks. Returns a command to paste and published ports, with no secrets in them.
+        Raise `Gone` or `Unavailable` when there is nothing to attach to.
+        """
 
     @hookspec(firstresult=True)
     def upgrade_config(self, from_version: int, data: JsonObject) -> JsonObject:
-        """Bring a stored config of an older ``config_version`` up to the current one. *Optional*, a plain ``def``, pure."""
+        """Bring a stored config of an older ``config_version`` up to the current one. *Optional*, a plain ``def``, pure.
+
+        Called with what is stored, before it is parsed; secrets are references in it. Returns the whole new config. Raise
+        `InvalidConfig` when that cannot be done.
+        """
 
     @hookspec(firstresult=True)
     def close(self) -> None:
-        """Drop pooled connections. *Optional*; may never be called. The driver may be used again afterwards."""
+        """Drop pooled connections. *Optional*.
+
+        Called when the orchestrator closes; may never be called, and the driver may be used again afterwards. Returns nothing;
+        what it raises is logged and changes nothing.
+        """
 
 
 class PluginSpec:
@@ -181,22 +204,33 @@ class PluginSpec:
 
     @hookspec
     def around(self, operation: Operation, call_next: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
-        """Wrap a hook call of a driver: tracing, policy, fault injection. ``async def``; awaits ``call_next()`` once and returns its answer.
+        """Wrap a hook call of a driver: tracing, policy, fault injection. ``async def``.
 
-        What it raises counts as the driver's answer.
+        Called in the place of the hook; awaits ``call_next()`` once and returns its answer. What it raises counts as the
+        driver's answer.
         """
 
     @hookspec
     def on_activity(self, event: ActivityEvent) -> None:
-        """See an activity after its commit. A plain ``def`` that must not block; a failure is logged and changes nothing."""
+        """See an activity after its commit.
+
+        Called once for each. A plain ``def`` that must not block. Returns nothing; what it raises is logged and changes nothing.
+        """
 
     @hookspec
     def resolve_secret(self, reference: str) -> Any:
-        """Give the value of a secret reference, or None when the scheme is not yours. A ``str``, or an awaitable of one."""
+        """Give the value of a secret reference, or None when the scheme is not yours.
+
+        Called just before each driver call whose config or env has such a reference. Returns a ``str``, or an awaitable of one;
+        raise `InvalidConfig` when the scheme is yours and there is no such secret.
+        """
 
     @hookspec
     def adapters(self) -> Iterable[AdapterSpec]:
-        """Name adapters and the transports they can run over. A plain ``def``, pure."""
+        """Name adapters and the transports they can run over. A plain ``def``, pure.
+
+        Called once, when the plugin is loaded. Returns any number of `AdapterSpec`; nothing to raise.
+        """
 
 
 DRIVER_HOOKS: tuple[str, ...] = tuple(name for name in vars(DriverSpec) if not name.startswith("_"))

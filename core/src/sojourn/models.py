@@ -139,11 +139,13 @@ class DriverInfo:
         api_version: of the contract it was written for, `API_VERSION` at that time.
         provider: what stands behind its resources, for records (``local``, ``ssh``, ``docker``).
         isolation: the strongest border between a command and the machine it runs on.
+        transport: of the targets it gives (``local``, ``ssh``, ``sandbox``, or a word of its own); adapters are matched with it.
         config_class: a frozen attrs class; secrets in it are typed `sojourn.Secret`.
         config_version: raised whenever stored configs need `upgrade_config`.
         transfers: how a workspace can get there; the first is the driver's default.
         fencing: the current epoch is kept inside the resource, so that a stale holder is refused there too.
         holds_nothing: acquire makes nothing that could leak.
+        late_effects: a call may still take effect after the process that made it is dead (a request was on its way).
         real_processes: commands are operating system processes (False only for fakes).
     """
 
@@ -151,12 +153,14 @@ class DriverInfo:
     version: str
     provider: str
     isolation: Isolation
+    transport: str
     config_class: type[Any]
     api_version: str = API_VERSION
     config_version: int = 1
     transfers: tuple[Transfer, ...] = ("copy",)
     fencing: bool = False
     holds_nothing: bool = False
+    late_effects: bool = True
     real_processes: bool = True
 
 
@@ -507,11 +511,15 @@ class ExecuteResult:
         """
         if self.ok:
             return self
-        how = f"exited with {self.exit_code}" if self.outcome is Outcome.EXITED else self.outcome.value.replace("_", " ")
+        how = (
+            f"exited with {self.exit_code}" if self.outcome is Outcome.EXITED else self.outcome.value.replace("_", " ")
+        )
         if self.signal:
             how += f" by {self.signal}"
         tail = self.stderr[-2000:].decode("utf-8", "replace").strip()
-        raise CommandFailed(f"command {self.exec_id} {how}" + (f"; the end of its stderr:\n{tail}" if tail else ""), self)
+        raise CommandFailed(
+            f"command {self.exec_id} {how}" + (f"; the end of its stderr:\n{tail}" if tail else ""), self
+        )
 
 
 # -- live things ------------------------------------------------------------------------------------------------------

@@ -75,7 +75,9 @@ class SecretResolver:
             return _from_file(name, path)
         found = await self._plugins.resolve_secret(reference)
         if found is None:
-            raise MissingSecret(path, f"nobody resolves {reference}; known are env:NAME, file:PATH and installed plugins")
+            raise MissingSecret(
+                path, f"nobody resolves {reference}; known are env:NAME, file:PATH and installed plugins"
+            )
         return found
 
     async def resolved(self, value: T, path: str = "") -> T:

@@ -1,0 +1,291 @@
+"""Realize a run's workspace in its lease: make its root, bring the tree there, provision it, and record where it is."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from sojourn import wire
+from sojourn.commands import CommandSpec, prepare, run_command
+from sojourn.errors import DriverError, Effect, EnvironmentRunError, ErrorCode, Refused, SojournError, WorkspaceError
+from sojourn.models import Actor, LocalTarget, RealizeRequest, RealizeResult, Transfer
+from sojourn.provisioning import ProvisionFailed, failure_detail, provision, shell
+from sojourn.realization_records import (
+    Overlay,
+    ProvisionRecord,
+    RealizationRecord,
+    RealizationRequest,
+    Workspace,
+)
+from sojourn.records import ExecutionWorkspace, Lease
+from sojourn.runtime import HeldLease, Runtime
+from sojourn.store import leases, workspaces
+from sojourn.targets import ExecutionTarget, resolve_target
+from sojourn.workspace import worktrees
+from sojourn.workspace.copying import check_source, copy_tree, plan_copy
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["Realized", "realize"]
+
+REQUEST_KEY = "workspace_realization_request"
+RECORD_KEY = "workspace_realization"
+
+
+@attrs.frozen(kw_only=True)
+class Realized:
+    """What realize came to; see `sojourn.Realization`."""
+
+    lease: Lease
+    record: RealizationRecord
+    target: ExecutionTarget
+    execution_workspace: ExecutionWorkspace | None
+
+
+async def realize(runtime: Runtime, held: HeldLease, workspace: Workspace, overlay: Overlay, actor: Actor) -> Realized:
+    """Realize ``workspace`` in a held lease. May be called again: the same root.
+
+    Raises:
+        EnvironmentRunError: ``workspace_realization_failed`` (``phase`` realize, transfer or provision) or
+            ``transport_resolution_failed``. The lease is still held.
+        LeaseLost: it is not.
+    """
+    async with held.exclusive:
+        try:
+            workspace = await _local_side(runtime, held, workspace)
+            cwd = await _remote_side(runtime, held, workspace, actor)
+        except (DriverError, WorkspaceError) as error:
+            raise _failed(held.lease, "realize", "Failed to realize workspace for environment", error) from error
+        held.cwd = cwd
+        target = await resolve_target(runtime, held, cwd, actor)
+        if cwd is None:
+            cwd = held.cwd = _local_cwd(held, target, workspace)
+        if held.lease.transfer == "copy" and workspace.local_path is not None:
+            await _transfer(held, target, workspace)
+    done = await _provision(runtime, held, overlay, target, workspace)
+    held.teardown = [partial(_closing_command, runtime, held, what, command) for what, command in _closing(overlay)]
+    request = _request(runtime, held, workspace, overlay)
+    record = _record(held, workspace, target, done)
+    return await _store(runtime, held, request, record, target, done)
+
+
+def _closing(overlay: Overlay) -> list[tuple[str, str]]:
+    return [
+        (what, command) for what, command in (("teardown", overlay.teardown), ("cleanup", overlay.cleanup)) if command
+    ]
+
+
+# -- the two sides ----------------------------------------------------------------------------------------------------
+
+
+async def _local_side(runtime: Runtime, held: HeldLease, workspace: Workspace) -> Workspace:
+    """Check the caller's tree, and make the run's git worktree where that is asked for."""
+    if workspace.local_path is None:
+        return workspace
+    source = Path(workspace.local_path).absolute()
+    check_source(source)
+    if workspace.strategy != "git_worktree":
+        return attrs.evolve(workspace, local_path=str(source))
+    worktree = await worktrees.plan_worktree(source, held.lease.resource_id, workspace.branch)
+    # Recorded before it is made: a sweep has to know of it whatever happens next.
+    patch = {worktrees.METADATA_KEY: wire.dump(worktree)}
+    held.lease = await runtime.store.run(leases.merge_metadata, held.lease, patch)
+    await worktrees.make_worktree(worktree)
+    return attrs.evolve(
+        workspace,
+        local_path=worktree.workspace,
+        worktree_path=worktree.path,
+        branch=worktree.branch,
+        repo_ref=workspace.repo_ref or worktree.base,
+    )
+
+
+async def _remote_side(runtime: Runtime, held: HeldLease, workspace: Workspace, actor: Actor) -> str | None:
+    lease = held.lease
+    if not held.driver.has("realize"):
+        return await _default_root(runtime, held, actor)
+    config, redactor = await runtime.config_of(lease, held.driver)
+    fields = runtime.request_fields(lease, config, actor, runtime.settings.realize_timeout_seconds)
+    request = RealizeRequest(
+        **fields,
+        transfer=lease.transfer,
+        local_path=workspace.local_path,
+        remote_path=lease.remote_cwd,
+        clean=False,
+    )
+    result: RealizeResult = await runtime.call("realize", lease, actor, redactor, lambda: held.driver.realize(request))
+    return (result.cwd or "").strip() or lease.remote_cwd
+
+
+async def _default_root(runtime: Runtime, held: HeldLease, actor: Actor) -> str | None:
+    """What is done for a driver without ``realize``: make the folder that it named at acquire."""
+    root = held.lease.remote_cwd
+    if root is not None:
+        made = await run_command(
+            held, await prepare(runtime, held, CommandSpec(argv=("mkdir", "-p", "--", root), cwd="/"), actor)
+        )
+        if not made.ok:
+            raise Refused(f"the workspace's root {root} cannot be made: {failure_detail('mkdir', made)}")
+    return root
+
+
+def _local_cwd(held: HeldLease, target: ExecutionTarget, workspace: Workspace) -> str | None:
+    """A root that nobody named is the caller's own tree, and only where commands run on this machine."""
+    if isinstance(target.target, LocalTarget):
+        return workspace.local_path
+    raise _failed(
+        held.lease,
+        "realize",
+        "Failed to realize workspace for environment",
+        SojournError("no working directory came of it"),
+    )
+
+
+async def _transfer(held: HeldLease, target: ExecutionTarget, workspace: Workspace) -> None:
+    """Bring the caller's tree into the root: for now on this machine only."""
+    assert workspace.local_path is not None  # noqa: S101 - the caller looked
+    if not isinstance(target.target, LocalTarget):
+        message = f"driver {held.driver.name} is not on this machine, and sending a tree elsewhere is not supported yet"
+        raise EnvironmentRunError(
+            ErrorCode.UNSUPPORTED_ENVIRONMENT,
+            f"environment {held.lease.environment_name!r}: {message}",
+            environment_id=held.lease.environment_id,
+            driver=held.lease.driver,
+            lease_id=held.lease.id,
+            phase="transfer",
+        )
+    try:
+        plan = await plan_copy(Path(workspace.local_path))
+        await asyncio.to_thread(copy_tree, plan, Path(target.cwd or ""))
+    except WorkspaceError as error:
+        raise _failed(held.lease, "transfer", "Failed to copy the workspace for environment", error) from error
+
+
+# -- provision --------------------------------------------------------------------------------------------------------
+
+
+async def _provision(
+    runtime: Runtime, held: HeldLease, overlay: Overlay, target: ExecutionTarget, workspace: Workspace
+) -> ProvisionRecord | None:
+    if not overlay.provision:
+        return None
+    own_tree = isinstance(target.target, LocalTarget) and held.lease.transfer == "in_place"
+    if own_tree and workspace.strategy == "project_primary" and not overlay.provision_in_place:
+        return ProvisionRecord(
+            ran=False, reason="the workspace is the caller's own tree, and provision_in_place is not set"
+        )
+    try:
+        return await provision(runtime, held, overlay.provision)
+    except ProvisionFailed as failure:
+        await _note_failure(runtime, held, failure.record)
+        raise _failed(
+            held.lease, "provision", "Failed to provision workspace for environment", failure, detail=failure.detail
+        ) from None
+    except EnvironmentRunError as error:
+        raise _failed(held.lease, "provision", "Failed to provision workspace for environment", error) from error
+
+
+async def _note_failure(runtime: Runtime, held: HeldLease, record: ProvisionRecord) -> None:
+    """Keep the failed run with the lease; it stores no fingerprint, so the next try provisions again."""
+    patch = {"provision": wire.dump(attrs.evolve(record, fingerprint=None))}
+    held.lease = await runtime.store.run(leases.merge_metadata, held.lease, patch)
+
+
+async def _closing_command(runtime: Runtime, held: HeldLease, what: str, command: str) -> str | None:
+    """Run a teardown or cleanup command; answer what went wrong."""
+    held.closing, closing = False, held.closing
+    try:
+        result = await shell(runtime, held, command, runtime.settings.teardown_timeout_seconds)
+    except EnvironmentRunError as error:
+        return f"{what}: {error}"
+    finally:
+        held.closing = closing
+    return None if result.ok else f"{what}: {failure_detail(what, result)}"
+
+
+# -- records ----------------------------------------------------------------------------------------------------------
+
+
+def _request(runtime: Runtime, held: HeldLease, workspace: Workspace, overlay: Overlay) -> RealizationRequest:
+    lease = held.lease
+    return RealizationRequest(
+        adapter=held.adapter.type,
+        tenant=runtime.tenant,
+        environment_id=lease.environment_id,
+        execution_workspace_id=lease.context.execution_workspace_id,
+        issue_id=lease.context.issue_id,
+        run_id=lease.context.run_id,
+        requested_mode=lease.context.execution_workspace_mode,
+        transfer=lease.transfer,
+        source=workspace,
+        overlay=overlay,
+    )
+
+
+def _record(
+    held: HeldLease, workspace: Workspace, target: ExecutionTarget, provisioned: ProvisionRecord | None
+) -> RealizationRecord:
+    mode: Transfer = held.lease.transfer
+    root = target.cwd or workspace.local_path or ""
+    own_tree = mode == "in_place" and isinstance(target.target, LocalTarget)
+    aliases = {workspace.local_path: root} if workspace.local_path and workspace.local_path != root else {}
+    what = workspace.local_path or "an empty folder"
+    how = "used in place" if mode == "in_place" else "copied"
+    return RealizationRecord(
+        mode=mode,
+        authoritative_root=root,
+        path_aliases=aliases,
+        local={
+            "path": workspace.local_path,
+            "strategy": workspace.strategy,
+            "branch": workspace.branch,
+            "worktree": workspace.worktree_path,
+        },
+        remote=None if own_tree else {"cwd": target.cwd, "transport": target.transport},
+        bootstrap=provisioned,
+        rebuild={"transfer": mode, "repo_url": workspace.repo_url, "repo_ref": workspace.repo_ref},
+        summary=f"{what} is {how} at {root} in environment {held.lease.environment_name} ({held.lease.driver}).",
+    )
+
+
+async def _store(
+    runtime: Runtime,
+    held: HeldLease,
+    request: RealizationRequest,
+    record: RealizationRecord,
+    target: ExecutionTarget,
+    provisioned: ProvisionRecord | None,
+) -> Realized:
+    patch: dict[str, Any] = {REQUEST_KEY: wire.dump(request), RECORD_KEY: wire.dump(record)}
+    workspace_id = held.lease.context.execution_workspace_id
+
+    def write(conn: Connection) -> tuple[Lease, ExecutionWorkspace | None]:
+        lease = leases.merge_metadata(conn, held.lease, {**patch, "remote_cwd": target.cwd})
+        if provisioned is not None and provisioned.ran:
+            lease = leases.set_provision_fingerprint(conn, lease, provisioned.fingerprint)
+        if workspace_id is None or workspaces.get(conn, runtime.tenant, workspace_id) is None:
+            return lease, None
+        return lease, workspaces.merge_metadata(conn, runtime.tenant, workspace_id, patch)
+
+    held.lease, stored = await runtime.store.run(write)
+    return Realized(lease=held.lease, record=record, target=target, execution_workspace=stored)
+
+
+def _failed(lease: Lease, phase: str, what: str, error: Exception, *, detail: str | None = None) -> EnvironmentRunError:
+    text = str(error) if detail is None else detail
+    return EnvironmentRunError(
+        ErrorCode.WORKSPACE_REALIZATION_FAILED,
+        f"{what} {lease.environment_name!r}" + (f": {text}" if text else ""),
+        environment_id=lease.environment_id,
+        driver=lease.driver,
+        provider=lease.provider,
+        lease_id=lease.id,
+        phase=phase,
+        effect=error.effect if isinstance(error, DriverError) else Effect.NONE,
+        retryable=isinstance(error, DriverError) and error.retryable,
+    )

@@ -1,0 +1,1 @@
+"""The caller's source tree: what of it a run gets, and how it gets there."""
