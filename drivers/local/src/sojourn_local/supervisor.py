@@ -1,4 +1,4 @@
-"""The supervisor of one lease: forks a monitor per command, ends everything when its orchestrator is gone.
+"""The supervisor of one lease: keeps a monitor ready for the next command, ends everything when its orchestrator is gone.
 
 A program of its own, started by `launch.py` with the control socket as descriptor 0 and the locked state file as descriptor 3.
 Standard library only, and little of it, so that it starts fast and forks cheaply.
@@ -11,17 +11,16 @@ import os
 import select
 import signal
 import time
-from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET, socket
+from _socket import AF_UNIX, SOCK_SEQPACKET, socket, socketpair
 
 from sojourn_local.kernel import PR_SET_CHILD_SUBREAPER, default_signals, prctl, wake_pipe
-from sojourn_local.monitor import run_monitor, send_report
+from sojourn_local.monitor import receive, run_monitor, send_report
 from sojourn_local.proctable import boot_id, descendants, process_table, read_process, send_signal
 
 __all__ = ["LOCK_FD", "main"]
 
 CONTROL_FD = 0
 LOCK_FD = 3
-_MAX_DESCRIPTORS = 5
 _ROUND_SECONDS = 0.01
 _SLOW_ROUND_SECONDS = 0.25
 _PROOF_SECONDS = 1.5
@@ -34,7 +33,9 @@ class Supervisor:
         self.pid = os.getpid()
         self.control = control
         self.grace_seconds = grace_seconds
-        self.monitors: dict[int, socket] = {}
+        self.busy, self.busy_for_monitors = socketpair(AF_UNIX, SOCK_SEQPACKET)
+        self.monitors: dict[int, socket | None] = {}
+        self.spare_pid: int | None = None
         self.bereaved: list[socket] = []
         self.orphans_since: float | None = None
         self.closing = False
@@ -42,9 +43,11 @@ class Supervisor:
         self.wake_fd = wake_pipe()
         self.orchestrator_fd = self._watch(orchestrator_pid)
         self.poll = select.poll()
-        for descriptor in (control.fileno(), self.wake_fd, self.orchestrator_fd):
+        for descriptor in (self.wake_fd, self.busy.fileno(), self.orchestrator_fd):
             if descriptor >= 0:
                 self.poll.register(descriptor, select.POLLIN)
+        # Only whether the orchestrator hangs up: the commands are for the monitors.
+        self.poll.register(control.fileno(), 0)
 
     def _watch(self, orchestrator_pid: int) -> int:
         """Open a descriptor that becomes readable when the orchestrator ends; copies of its socket may outlive it in forks."""
@@ -62,13 +65,16 @@ class Supervisor:
         """Serve until the orchestrator is gone or asks for the end, and no process is left."""
         while not (self.closing and self.childless):
             timeout_seconds = self._orphan_round()
+            if self.spare_pid is None and not self.closing:
+                self._fork_spare()
+                if self.spare_pid is None:
+                    timeout_seconds = min(timeout_seconds or _SLOW_ROUND_SECONDS, _SLOW_ROUND_SECONDS)
             ready = dict(self.poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
             if self.wake_fd in ready and signal.SIGTERM in os.read(self.wake_fd, 512):
                 self._close()
-            if self.orchestrator_fd in ready:
+            if self.orchestrator_fd in ready or ready.get(self.control.fileno(), 0) & select.POLLHUP:
                 self._close()
-            if not self.closing and self.control.fileno() in ready:
-                self._on_control()
+            self._note_busy()
             self._reap()
 
     def _close(self) -> None:
@@ -84,47 +90,63 @@ class Supervisor:
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGCONT)
 
-    def _on_control(self) -> None:
-        message, ancillary, _, _ = self.control.recvmsg(16, 256, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)
-        if not message:
-            self._close()
-            return
-        descriptors: list[int] = []
-        for level, kind, data in ancillary:
-            if level == SOL_SOCKET and kind == SCM_RIGHTS:
-                descriptors.extend(memoryview(data[: len(data) & ~3]).cast("i"))
-        self._start(descriptors)
-
-    def _start(self, descriptors: list[int]) -> None:
-        request_fd, report_fd, *streams = descriptors
-        report = socket(fileno=report_fd)
+    def _fork_spare(self) -> None:
+        """Fork the monitor of the next command ahead of time."""
         # A signal between fork and the monitor's own handlers would be lost to it.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGCHLD))
         try:
             pid = os.fork()
             if pid == 0:
-                self._become_monitor(request_fd, report, streams)
+                self._become_monitor()
         except OSError as error:
-            send_report(report, ("failed", "fork", error.errno))
-            report.close()
+            self._refuse(error.errno or 0)
         else:
-            self.monitors[pid] = report
+            self.monitors[pid] = None
+            self.spare_pid = pid
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGCHLD))
-        for descriptor in (request_fd, *streams):
-            os.close(descriptor)
 
-    def _become_monitor(self, request_fd: int, report: socket, streams: list[int]) -> None:
+    def _become_monitor(self) -> None:
         try:
-            for other in (self.control, *self.monitors.values(), *self.bereaved):
-                other.close()
+            for report in (*self.monitors.values(), *self.bereaved):
+                if report is not None:
+                    report.close()
+            self.busy.close()
             for descriptor in (self.wake_fd, self.orchestrator_fd):
                 if descriptor >= 0:
                     os.close(descriptor)
-            run_monitor(self.pid, request_fd, report, streams, self.grace_seconds)
+            run_monitor(self.pid, self.control, self.busy_for_monitors, self.grace_seconds)
             os._exit(0)
         finally:
             # Never back into the supervisor's loop, whatever happened; not 0, so that what is left is ended.
             os._exit(1)
+
+    def _refuse(self, number: int) -> None:
+        """There can be no monitor now: the command that waits for one, if any, is told so."""
+        try:
+            message, descriptors = receive(self.control)
+        except BlockingIOError:
+            return
+        if not message:
+            self._close()
+        for index, descriptor in enumerate(descriptors):
+            if index == 1:
+                report = socket(fileno=descriptor)
+                send_report(report, ("failed", "fork", number))
+                report.close()
+            else:
+                os.close(descriptor)
+
+    def _note_busy(self) -> None:
+        """Keep a copy of each busy monitor's report socket, to speak for it should it be killed."""
+        while True:
+            try:
+                message, descriptors = receive(self.busy)
+            except BlockingIOError:
+                return
+            pid, report = int(message), socket(fileno=descriptors[0])
+            if pid == self.spare_pid:
+                self.spare_pid = None
+            self.monitors[pid] = report
 
     def _reap(self) -> None:
         self.childless = False
@@ -136,6 +158,10 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            # It wrote before it died, so its word is there by now.
+            self._note_busy()
+            if pid == self.spare_pid:
+                self.spare_pid = None
             report = self.monitors.pop(pid, None)
             if report is not None and status == 0:
                 report.close()
