@@ -32,6 +32,7 @@ PROOF_SECONDS = 1.5
 _ROUND_SECONDS = 0.01
 _SLOW_ROUND_SECONDS = 0.25
 _DRAIN_BYTES = 1 << 16
+_IDLE_SECONDS = 1.0
 
 
 def send_report(report: socket, message: tuple[Any, ...]) -> None:
@@ -60,44 +61,50 @@ def receive(source: socket) -> tuple[bytes, list[int]]:
     return message, descriptors
 
 
-def run_monitor(supervisor_pid: int, work: socket, busy: socket, release_grace_seconds: float) -> None:
-    """Wait for a command, run it to its end, and return when no process of it is left.
+def run_monitor(
+    supervisor_pid: int, work: socket, words: socket, spares: memoryview, release_grace_seconds: float
+) -> None:
+    """Run commands, one at a time, and return when there are no more; no process of them is left then.
 
     Args:
         supervisor_pid: our parent; when it is another one, the supervisor has died.
         work: where commands come from; the kernel gives each to one of the monitors that wait.
-        busy: how the supervisor learns that we have got one.
+        words: how the supervisor learns whether we have a command.
+        spares: one byte shared with the supervisor: how many monitors wait.
         release_grace_seconds: between TERM and KILL when the orchestrator is gone or the lease is released.
     """
     wake_fd = wake_pipe()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGCHLD))
-    descriptors = _wait_for_command(supervisor_pid, work, wake_fd)
-    work.close()
-    if not descriptors:
-        return
-    request_fd, report_fd, *streams = descriptors
-    report = socket(fileno=report_fd)
-    monitor = Monitor(supervisor_pid, report, wake_fd, release_grace_seconds)
-    monitor.start(_read_request(request_fd), streams)
-    busy.sendmsg([b"%d" % os.getpid()], [(SOL_SOCKET, SCM_RIGHTS, report_fd.to_bytes(4, byteorder))])
-    busy.close()
-    for descriptor in (request_fd, *streams):
-        os.close(descriptor)
-    monitor.watch()
+    while descriptors := _wait_for_command(supervisor_pid, work, wake_fd, spares):
+        request_fd, report_fd, *streams = descriptors
+        monitor = Monitor(supervisor_pid, socket(fileno=report_fd), wake_fd, release_grace_seconds)
+        monitor.start(_read_request(request_fd), streams)
+        words.sendmsg([b"busy %d" % os.getpid()], [(SOL_SOCKET, SCM_RIGHTS, report_fd.to_bytes(4, byteorder))])
+        for descriptor in (request_fd, *streams):
+            os.close(descriptor)
+        monitor.watch()
+        monitor.close()
+        if monitor.reason in ("released", "supervisor_lost"):
+            return
+        words.send(b"free %d" % os.getpid())
 
 
-def _wait_for_command(supervisor_pid: int, work: socket, wake_fd: int) -> list[int]:
-    """Return a command's descriptors; none when there will be no more commands."""
+def _wait_for_command(supervisor_pid: int, work: socket, wake_fd: int, spares: memoryview) -> list[int]:
+    """Return a command's descriptors; none when there will be no more commands, or others are waiting for them."""
     poll = select.poll()
     poll.register(work.fileno(), select.POLLIN)
     poll.register(wake_fd, select.POLLIN)
     # The parent is looked at after the death signal was arranged: one of the two notices.
     while os.getppid() == supervisor_pid:
-        ready = dict(poll.poll())
-        if wake_fd in ready:
+        ready = dict(poll.poll(_IDLE_SECONDS * 1000))
+        if wake_fd in ready and signal.SIGTERM in os.read(wake_fd, 512):
             return []
+        if not ready and spares[0] > 1:
+            return []
+        if work.fileno() not in ready:
+            continue
         try:
             return receive(work)[1]
         except BlockingIOError:
@@ -107,9 +114,9 @@ def _wait_for_command(supervisor_pid: int, work: socket, wake_fd: int) -> list[i
 
 
 def _read_request(request_fd: int) -> dict[str, Any]:
-    with open(request_fd, "rb", closefd=False) as file:
-        file.seek(0)
-        request: dict[str, Any] = marshal.load(file)  # noqa: S302 - written by our own orchestrator into a private file
+    data = bytearray(os.fstat(request_fd).st_size)
+    os.preadv(request_fd, [data], 0)
+    request: dict[str, Any] = marshal.loads(data)  # noqa: S302 - written by our own orchestrator into a private file
     return request
 
 
@@ -193,6 +200,12 @@ class Monitor:
         self.limit_at = None
         if self.reason is None:
             send_report(self.report, ("exited", status, self.tree_gone))
+
+    def close(self) -> None:
+        """Hang up; every process of the command is gone."""
+        self.report.close()
+        for descriptor in self.drains:
+            os.close(descriptor)
 
     # -- what the orchestrator says -------------------------------------------------------------------------------------
 

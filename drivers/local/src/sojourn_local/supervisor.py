@@ -12,6 +12,7 @@ import select
 import signal
 import time
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket, socketpair
+from mmap import mmap
 
 from sojourn_local.kernel import PR_SET_CHILD_SUBREAPER, default_signals, prctl, wake_pipe
 from sojourn_local.monitor import receive, run_monitor, send_report
@@ -23,6 +24,7 @@ CONTROL_FD = 0
 LOCK_FD = 3
 _ROUND_SECONDS = 0.01
 _SLOW_ROUND_SECONDS = 0.25
+_SPARE_SECONDS = 0.005
 _PROOF_SECONDS = 1.5
 
 
@@ -33,9 +35,10 @@ class Supervisor:
         self.pid = os.getpid()
         self.control = control
         self.grace_seconds = grace_seconds
-        self.busy, self.busy_for_monitors = socketpair(AF_UNIX, SOCK_SEQPACKET)
+        self.words, self.words_of_monitors = socketpair(AF_UNIX, SOCK_SEQPACKET)
         self.monitors: dict[int, socket | None] = {}
-        self.spare_pid: int | None = None
+        self.spares: set[int] = set()
+        self.spares_shared = memoryview(mmap(-1, 1))
         self.bereaved: list[socket] = []
         self.orphans_since: float | None = None
         self.closing = False
@@ -43,10 +46,9 @@ class Supervisor:
         self.wake_fd = wake_pipe()
         self.orchestrator_fd = self._watch(orchestrator_pid)
         self.poll = select.poll()
-        for descriptor in (self.wake_fd, self.busy.fileno(), self.orchestrator_fd):
+        for descriptor in (self.wake_fd, self.words.fileno(), self.orchestrator_fd):
             if descriptor >= 0:
                 self.poll.register(descriptor, select.POLLIN)
-        # Only whether the orchestrator hangs up: the commands are for the monitors.
         self.poll.register(control.fileno(), 0)
 
     def _watch(self, orchestrator_pid: int) -> int:
@@ -65,17 +67,21 @@ class Supervisor:
         """Serve until the orchestrator is gone or asks for the end, and no process is left."""
         while not (self.closing and self.childless):
             timeout_seconds = self._orphan_round()
-            if self.spare_pid is None and not self.closing:
-                self._fork_spare()
-                if self.spare_pid is None:
-                    timeout_seconds = min(timeout_seconds or _SLOW_ROUND_SECONDS, _SLOW_ROUND_SECONDS)
+            if not self.spares and not self.closing:
+                timeout_seconds = min(timeout_seconds or _SPARE_SECONDS, _SPARE_SECONDS)
             ready = dict(self.poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
-            if self.wake_fd in ready and signal.SIGTERM in os.read(self.wake_fd, 512):
-                self._close()
-            if self.orchestrator_fd in ready or ready.get(self.control.fileno(), 0) & select.POLLHUP:
-                self._close()
-            self._note_busy()
+            self._note_words()
             self._reap()
+            if self._is_over(ready):
+                self._close()
+            elif not self.spares and not self.closing and (not ready or self.control.fileno() in ready):
+                self._fork_spare()
+
+    def _is_over(self, ready: dict[int, int]) -> bool:
+        if self.wake_fd in ready and signal.SIGTERM in os.read(self.wake_fd, 512):
+            return True
+        hung_up = ready.get(self.control.fileno(), 0) & select.POLLHUP
+        return self.orchestrator_fd in ready or bool(hung_up)
 
     def _close(self) -> None:
         """Take no more commands and tell every monitor to end its tree."""
@@ -91,7 +97,7 @@ class Supervisor:
             os.kill(pid, signal.SIGCONT)
 
     def _fork_spare(self) -> None:
-        """Fork the monitor of the next command ahead of time."""
+        """Fork a monitor: for the command that came while all are busy, or ahead of time for the next one."""
         # A signal between fork and the monitor's own handlers would be lost to it.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGCHLD))
         try:
@@ -102,7 +108,8 @@ class Supervisor:
             self._refuse(error.errno or 0)
         else:
             self.monitors[pid] = None
-            self.spare_pid = pid
+            self.spares.add(pid)
+            self._count_spares()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGCHLD))
 
     def _become_monitor(self) -> None:
@@ -110,11 +117,11 @@ class Supervisor:
             for report in (*self.monitors.values(), *self.bereaved):
                 if report is not None:
                     report.close()
-            self.busy.close()
+            self.words.close()
             for descriptor in (self.wake_fd, self.orchestrator_fd):
                 if descriptor >= 0:
                     os.close(descriptor)
-            run_monitor(self.pid, self.control, self.busy_for_monitors, self.grace_seconds)
+            run_monitor(self.pid, self.control, self.words_of_monitors, self.spares_shared, self.grace_seconds)
             os._exit(0)
         finally:
             # Never back into the supervisor's loop, whatever happened; not 0, so that what is left is ended.
@@ -136,17 +143,34 @@ class Supervisor:
             else:
                 os.close(descriptor)
 
-    def _note_busy(self) -> None:
-        """Keep a copy of each busy monitor's report socket, to speak for it should it be killed."""
+    def _note_words(self) -> None:
+        """Learn which monitors are busy; keep a copy of their report sockets, to speak for one that is killed."""
         while True:
             try:
-                message, descriptors = receive(self.busy)
+                message, descriptors = receive(self.words)
             except BlockingIOError:
-                return
-            pid, report = int(message), socket(fileno=descriptors[0])
-            if pid == self.spare_pid:
-                self.spare_pid = None
-            self.monitors[pid] = report
+                break
+            word, number = message.split()
+            pid = int(number)
+            if word == b"busy":
+                self.spares.discard(pid)
+                self.monitors[pid] = socket(fileno=descriptors[0])
+            else:
+                self.spares.add(pid)
+                self._hang_up(pid)
+        self._count_spares()
+
+    def _hang_up(self, pid: int) -> None:
+        report = self.monitors[pid]
+        self.monitors[pid] = None
+        if report is not None:
+            report.close()
+
+    def _count_spares(self) -> None:
+        self.spares_shared[0] = min(len(self.spares), 255)
+        if not self.closing:
+            # While a monitor waits the commands are for it; else one that comes has to wake us.
+            self.poll.modify(self.control.fileno(), 0 if self.spares else select.POLLIN)
 
     def _reap(self) -> None:
         self.childless = False
@@ -155,14 +179,15 @@ class Supervisor:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 self.childless = True
-                return
+                break
             if pid == 0:
-                return
+                break
             # It wrote before it died, so its word is there by now.
-            self._note_busy()
-            if pid == self.spare_pid:
-                self.spare_pid = None
+            self._note_words()
+            self.spares.discard(pid)
             report = self.monitors.pop(pid, None)
+            if status != 0 and self.orphans_since is None:
+                self.orphans_since = time.monotonic()
             if report is not None and status == 0:
                 report.close()
             elif report is not None:
@@ -170,11 +195,9 @@ class Supervisor:
 
     def _orphan_round(self) -> float | None:
         """End what killed monitors left behind; give the seconds to the next round, None when there is nothing to do."""
-        if not self.bereaved and self.orphans_since is None:
+        if self.orphans_since is None:
             return None
         now = time.monotonic()
-        if self.orphans_since is None:
-            self.orphans_since = now
         orphans = descendants(process_table(), self.pid, frozenset(self.monitors))
         for orphan in orphans:
             send_signal(orphan, signal.SIGKILL)
