@@ -1,4 +1,7 @@
-"""What a run asked of its workspace and what became of it; stored with the lease and the execution workspace, read back tolerantly."""
+"""What a run asked of its workspace and what became of it.
+
+Stored with the lease and the execution workspace, and read back tolerantly.
+"""
 
 from __future__ import annotations
 

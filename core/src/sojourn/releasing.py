@@ -20,9 +20,17 @@ from sojourn.errors import (
     SojournError,
     StoreError,
 )
-from sojourn.models import Actor, Disposition, ReleaseReceipt, ReleaseRequest, ResourceState, StopReason
+from sojourn.models import (
+    Actor,
+    Disposition,
+    InventoryRequest,
+    ReleaseReceipt,
+    ReleaseRequest,
+    ResourceState,
+    StopReason,
+)
 from sojourn.records import ActivityEvent, CleanupStatus, Lease, LeaseOutcome, LeaseStatus
-from sojourn.resolvers import MissingSecret, Redactor
+from sojourn.resolvers import MissingSecret
 from sojourn.runtime import SYSTEM, HeldLease, Runtime, agent_or
 from sojourn.store import activity, clock, leases
 from sojourn.workspace.worktrees import remove_recorded_worktree
@@ -149,7 +157,7 @@ async def claim_row(runtime: Runtime, lease: Lease, ending: Ending) -> Lease:
 async def release_row(runtime: Runtime, claimed: Lease, actor: Actor, failures: list[str] | None = None) -> Lease:
     """Make the driver call for a row in state ``releasing`` that we claimed, and write what it proved."""
     try:
-        receipt, redactor = await _call_release(runtime, claimed, actor, claimed.disposition or Disposition.DESTROY)
+        receipt = await _call_release(runtime, claimed, actor, claimed.disposition or Disposition.DESTROY)
         problem = _unfulfilled(claimed, receipt)
     except DriverError as error:
         problem = _sentence(error)
@@ -175,9 +183,7 @@ def _unfulfilled(lease: Lease, receipt: ReleaseReceipt) -> str | None:
     return None
 
 
-async def _call_release(
-    runtime: Runtime, lease: Lease, actor: Actor, disposition: Disposition
-) -> tuple[ReleaseReceipt, Redactor]:
+async def _call_release(runtime: Runtime, lease: Lease, actor: Actor, disposition: Disposition) -> ReleaseReceipt:
     """Let the driver act on the resource. Absence is success.
 
     Raises:
@@ -197,7 +203,7 @@ async def _call_release(
         receipt = ReleaseReceipt(state=ResourceState.GONE)
     if receipt.state is ResourceState.GONE:
         await remove_recorded_worktree(lease)
-    return receipt, redactor
+    return receipt
 
 
 class SecretMissing(DriverError):
@@ -232,8 +238,10 @@ async def clean_up(runtime: Runtime, lease: Lease, actor: Actor = SYSTEM, *, for
     """
     claimed = await runtime.store.run(_claim_cleanup, lease, runtime.holder_id, force=force)
     try:
-        receipt, _ = await _call_release(runtime, claimed, actor, Disposition.DESTROY)
+        receipt = await _call_release(runtime, claimed, actor, Disposition.DESTROY)
         problem = _unfulfilled(attrs.evolve(claimed, disposition=Disposition.DESTROY), receipt)
+        if problem is None and claimed.not_before is not None:
+            problem = await _still_listed(runtime, claimed, actor)
     except DriverError as error:
         problem = _sentence(error)
 
@@ -250,6 +258,25 @@ async def clean_up(runtime: Runtime, lease: Lease, actor: Actor = SYSTEM, *, for
     if problem is not None:
         log.warning("clean-up attempt %d of lease %s failed: %s", done.attempts, done.id, problem)
     return done
+
+
+async def _still_listed(runtime: Runtime, lease: Lease, actor: Actor) -> str | None:
+    """A late create shows up in the inventory only; ask, where the driver has one."""
+    driver = _driver_for(runtime, lease)
+    if not driver.has("inventory"):
+        return None
+    config, redactor = await runtime.config_of(lease, driver, lenient=True)
+    request = InventoryRequest(
+        installation_id=runtime.store.installation_id,
+        environment_id=lease.environment_id,
+        config=config,
+        context=lease.context,
+        actor=actor,
+        timeout_seconds=runtime.settings.inventory_timeout_seconds,
+    )
+    items = await runtime.call("inventory", lease, actor, redactor, lambda: driver.inventory(request))
+    listed = any(item.resource_id == lease.resource_id for item in items)
+    return f"resource {lease.resource_id} is still in the driver's inventory" if listed else None
 
 
 def _claim_cleanup(conn: Connection, lease: Lease, holder_id: str, *, force: bool) -> Lease:

@@ -47,7 +47,7 @@ class Selection:
     issue: str | None = None
     project: str | None = None
     project_policy_enabled: bool = True
-    agent: str | None | Unset = UNSET
+    agent: str | Unset | None = UNSET
 
 
 @attrs.frozen(kw_only=True)
@@ -179,3 +179,8 @@ def fits(adapter: AdapterSpec, environment: Environment, transport: str) -> None
             driver=environment.driver,
             phase="resolve",
         )
+
+
+def foreign(environment: Environment, tenant: str) -> EnvironmentRunError:
+    """Return the error for an environment or a run of another tenant; it discloses nothing else."""
+    return _not_found(f"environment {environment.id!r} or the run does not belong to tenant {tenant!r}", environment.id)

@@ -18,7 +18,7 @@ from sojourn.secrets import Secret
 __all__ = ["MissingSecret", "Redactor", "SecretResolver", "secrets_in"]
 
 T = TypeVar("T")
-Resolve = Callable[[str], "str | None | Awaitable[str | None]"]
+Resolve = Callable[[str], "str | Awaitable[str | None] | None"]
 
 MAX_SECRET_BYTES = 1024 * 1024
 MIN_REDACTED_CHARS = 8

@@ -1,6 +1,6 @@
 """The one converter between records and JSON: exact types, no guessing, errors with a path.
 
-cattrs' defaults turn ``"false"`` into True, ``22.9`` into 22 and ``"abc"`` into ``('a', 'b', 'c')``; here each of those is an error.
+cattrs' defaults turn ``"false"`` into True, ``22.9`` into 22, ``"abc"`` into ``('a', 'b', 'c')``; here each is an error.
 Times are aware ISO 8601 text in UTC, durations seconds, bytes base64, secrets their reference.
 """
 
@@ -177,6 +177,15 @@ def _exact(cls: type[Any], kind: str) -> Any:
     return structure
 
 
+def _enum(value: Any, cls: type[StrEnum]) -> StrEnum:
+    if not isinstance(value, str):
+        raise _expect("text", value)
+    try:
+        return cls(value)
+    except ValueError:
+        raise ValueError(f"is not one of {', '.join(cls)}") from None
+
+
 def _float(value: Any, _: Any) -> float:
     if type(value) not in (int, float):
         raise _expect("a number", value)
@@ -240,6 +249,8 @@ def _converter(unknown: Unknown) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=unknown == "refuse", detailed_validation=True, use_alias=True)
     for cls, kind in ((str, "text"), (int, "a whole number"), (bool, "true or false")):
         converter.register_structure_hook(cls, _exact(cls, kind))
+    # By its own class: the hook for text would take it, because a StrEnum is one.
+    converter.register_structure_hook(StrEnum, _enum)
     converter.register_structure_hook(float, _float)
     converter.register_structure_hook(datetime, _datetime)
     converter.register_unstructure_hook(datetime, _dump_datetime)

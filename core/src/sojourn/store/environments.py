@@ -170,7 +170,7 @@ def list_all(conn: Connection, tenant: str, *, include_archived: bool = False) -
     return [_environment(row) for row in conn.execute(query)]
 
 
-def update(conn: Connection, environment_id: str, **changes: Any) -> Environment:
+def update(conn: Connection, /, environment_id: str, **changes: Any) -> Environment:
     """Change fields of an environment.
 
     Args:

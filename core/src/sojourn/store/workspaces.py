@@ -75,7 +75,7 @@ def list_all(conn: Connection, tenant: str) -> list[ExecutionWorkspace]:
     return [_workspace(row) for row in conn.execute(query)]
 
 
-def update(conn: Connection, tenant: str, workspace_id: str, **changes: Any) -> ExecutionWorkspace:
+def update(conn: Connection, /, tenant: str, workspace_id: str, **changes: Any) -> ExecutionWorkspace:
     """Change fields of an execution workspace, except its id, tenant and times.
 
     Raises:
