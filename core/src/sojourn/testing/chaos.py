@@ -137,20 +137,91 @@ class ChaosDriver:
 
 
 def _delegate(name: str, inner: Any) -> Callable[..., Any]:
-    """Return a method with the signature that pluggy and the core look at, an ``async def`` where the inner one is."""
-    parameters = list(inspect.signature(getattr(DriverSpec, name)).parameters.values())
-    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
-
-    async def call(self: ChaosDriver, *values: Any) -> Any:
-        return await self._call(name, *values)
-
-    def call_blocking(self: ChaosDriver, *values: Any) -> Any:
-        return self._call_blocking(name, *values)
-
-    method: Any = call if inspect.iscoroutinefunction(getattr(inner, name)) else call_blocking
+    """Return a hook that calls ``inner``'s, an ``async def`` where that is one. pluggy reads the parameters off its code."""
+    make = _ASYNC if inspect.iscoroutinefunction(getattr(inner, name)) else _BLOCKING
+    parameters = tuple(inspect.signature(getattr(DriverSpec, name)).parameters)[1:]
+    method = make[parameters](name)
     method.__name__ = name
-    method.__signature__ = inspect.Signature(bare)
-    return hookimpl(method)  # type: ignore[no-any-return]
+    return hookimpl(method)
+
+
+def _async_request(name: str) -> Callable[..., Any]:
+    async def call(self: ChaosDriver, request: Any) -> Any:
+        return await self._call(name, request)
+
+    return call
+
+
+def _async_io(name: str) -> Callable[..., Any]:
+    async def call(self: ChaosDriver, request: Any, io: Any) -> Any:
+        return await self._call(name, request, io)
+
+    return call
+
+
+def _async_stream(name: str) -> Callable[..., Any]:
+    async def call(self: ChaosDriver, request: Any, stream: Any) -> Any:
+        return await self._call(name, request, stream)
+
+    return call
+
+
+def _async_bare(name: str) -> Callable[..., Any]:
+    async def call(self: ChaosDriver) -> Any:
+        return await self._call(name)
+
+    return call
+
+
+def _request(name: str) -> Callable[..., Any]:
+    def call(self: ChaosDriver, request: Any) -> Any:
+        return self._call_blocking(name, request)
+
+    return call
+
+
+def _io(name: str) -> Callable[..., Any]:
+    def call(self: ChaosDriver, request: Any, io: Any) -> Any:
+        return self._call_blocking(name, request, io)
+
+    return call
+
+
+def _stream(name: str) -> Callable[..., Any]:
+    def call(self: ChaosDriver, request: Any, stream: Any) -> Any:
+        return self._call_blocking(name, request, stream)
+
+    return call
+
+
+def _bare(name: str) -> Callable[..., Any]:
+    def call(self: ChaosDriver) -> Any:
+        return self._call_blocking(name)
+
+    return call
+
+
+def _config(name: str) -> Callable[..., Any]:
+    def call(self: ChaosDriver, from_version: int, data: Any) -> Any:
+        return self._call_blocking(name, from_version, data)
+
+    return call
+
+
+_Makers: TypeAlias = dict[tuple[str, ...], Callable[[str], Callable[..., Any]]]
+_ASYNC: _Makers = {
+    ("request",): _async_request,
+    ("request", "io"): _async_io,
+    ("request", "stream"): _async_stream,
+    (): _async_bare,
+}
+_BLOCKING: _Makers = {
+    ("request",): _request,
+    ("request", "io"): _io,
+    ("request", "stream"): _stream,
+    (): _bare,
+    ("from_version", "data"): _config,
+}
 
 
 # -- the actions ------------------------------------------------------------------------------------------------------

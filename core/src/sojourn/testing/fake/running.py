@@ -149,7 +149,7 @@ async def _main(program: FakeProgram, command: FakeCommand) -> int:
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    for piece in ():
+    for piece in tuple[bytes, ...]():
         yield piece
 
 
