@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support import Place, pids_marked, supervision_pids  # noqa: E402 - found through the line above
+from local_driving import Place, pids_marked, supervision_pids
 
 
 @pytest.fixture
@@ -37,6 +37,4 @@ def no_process_left(tmp_path: Path) -> Iterator[None]:
 
 
 def left_under(tmp_path: Path) -> list[int]:
-    commands = pids_marked(f"SOJOURN_RESOURCE_DIR={tmp_path}/")
-    directories = [path for path in (tmp_path / "root").glob("*")] if (tmp_path / "root").exists() else []
-    return commands + [pid for directory in directories for pid in supervision_pids(directory)]
+    return pids_marked(f"SOJOURN_RESOURCE_DIR={tmp_path}/") + supervision_pids(tmp_path)

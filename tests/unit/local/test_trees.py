@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from local_driving import IO, Place, eventually, monitor_of, pids_marked, supervision_pids
+
 from sojourn import InvalidArgument, Outcome, StopReason
-from support import IO, Place, eventually, monitor_of, pids_marked, supervision_pids
 
 GRACE_SECONDS = 0.3
 
@@ -212,7 +213,7 @@ def test_a_killed_orchestrator_takes_its_commands_along(place: Place) -> None:
 import asyncio, sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from support import IO, Place
+from local_driving import IO, Place
 place = Place(Path({str(place.root)!r}), release_grace_seconds=0.3)
 asyncio.run(place.execute(IO(), *{wild(place)!r}))
 """
@@ -230,7 +231,7 @@ def test_release_from_another_process_ends_the_tree_and_removes_the_directory(pl
 import sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from support import Place
+from local_driving import Place
 print(Place(Path({str(place.root)!r}), release_grace_seconds=0.3).release().state)
 """
 

@@ -12,6 +12,7 @@ import signal
 
 TYPE_CHECKING = False  # instead of importing typing, which the supervisor would wait for
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 __all__ = ["StartError", "start_command"]
@@ -59,7 +60,6 @@ def _enter(argv: list[bytes], env: dict[bytes, bytes], streams: list[int]) -> in
     denied = None
     for path in _candidates(argv[0], env):
         try:
-            os.stat(path)
             return os.posix_spawn(
                 path, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=(signal.SIGPIPE,)
             )
@@ -70,12 +70,15 @@ def _enter(argv: list[bytes], env: dict[bytes, bytes], streams: list[int]) -> in
     raise denied or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
-def _candidates(name: bytes, env: dict[bytes, bytes]) -> list[bytes]:
-    """Return where the program may be, on the command's own PATH, as a shell would look."""
+def _candidates(name: bytes, env: dict[bytes, bytes]) -> Iterator[bytes]:
+    """Give where the program is on the command's own PATH; a directory that cannot be searched holds nothing, as in a shell."""
     if b"/" in name:
-        return [name]
-    path = env.get(b"PATH", _DEFAULT_PATH)
-    return [(directory or b".") + b"/" + name for directory in path.split(b":")] if name else []
+        yield name
+        return
+    for directory in env.get(b"PATH", _DEFAULT_PATH).split(b":"):
+        path = (directory or b".") + b"/" + name
+        if os.access(path, os.F_OK):
+            yield path
 
 
 def _fork(request: dict[str, Any], streams: list[int]) -> int:

@@ -138,7 +138,7 @@ def pids_marked(text: str) -> list[int]:
 
 
 def supervision_pids(directory: Path) -> list[int]:
-    """Return the supervisor and the monitors of a resource, the supervisor first."""
+    """Return the supervisors and the monitors of the resources at or under ``directory``, the supervisors first."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -146,7 +146,11 @@ def supervision_pids(directory: Path) -> list[int]:
                 words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if len(words) > 4 and words[3].endswith(b"launch.py") and words[4] == str(directory).encode():
+            if (
+                len(words) > 4
+                and words[3].endswith(b"launch.py")
+                and (words[4] + b"/").startswith(f"{directory}/".encode())
+            ):
                 found.append(int(name))
     parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) for pid in found}
     return sorted(found, key=lambda pid: parents[pid] in found)
