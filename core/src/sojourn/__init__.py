@@ -80,7 +80,18 @@ _WHERE: dict[str, tuple[str, ...]] = {
         "TargetRequest",
         "UploadRequest",
     ),
+    "sojourn.orchestrator": ("Acquisition", "LeaseContext", "Orchestrator", "Realization"),
     "sojourn.paths": ("state_dir",),
+    "sojourn.realization_records": (
+        "Overlay",
+        "ProvisionRecord",
+        "RealizationRecord",
+        "RealizationRequest",
+        "Workspace",
+        "read_record",
+        "read_request",
+    ),
+    "sojourn.reaping": ("ReapItem", "ReapReport", "SweepsOff"),
     "sojourn.records": (
         "ActivityEvent",
         "AdapterSpec",
@@ -94,7 +105,14 @@ _WHERE: dict[str, tuple[str, ...]] = {
         "LeaseStatus",
         "Operation",
     ),
+    "sojourn.releasing": ("LeaseError", "ReleaseReport"),
+    "sojourn.resolution": ("UNSET", "LevelTrace", "Resolution", "Selection", "Unset"),
     "sojourn.secrets": ("Secret",),
+    "sojourn.session": ("PIPE", "Command", "Pipe", "Session"),
+    "sojourn.settings": ("Settings",),
+    "sojourn.streams": ("BlockingCommandIO", "Chunk"),
+    "sojourn.targets": ("ExecutionTarget",),
+    "sojourn.variables": ("Variables",),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -119,6 +137,24 @@ if TYPE_CHECKING:
     from sojourn.errors import *  # noqa: F403
     from sojourn.hooks import hookimpl as hookimpl
     from sojourn.models import *  # noqa: F403
+    from sojourn.orchestrator import *  # noqa: F403
     from sojourn.paths import state_dir as state_dir
+    from sojourn.realization_records import *  # noqa: F403
+    from sojourn.reaping import ReapItem as ReapItem
+    from sojourn.reaping import ReapReport as ReapReport
+    from sojourn.reaping import SweepsOff as SweepsOff
     from sojourn.records import *  # noqa: F403
+    from sojourn.releasing import LeaseError as LeaseError
+    from sojourn.releasing import ReleaseReport as ReleaseReport
+    from sojourn.resolution import UNSET as UNSET
+    from sojourn.resolution import LevelTrace as LevelTrace
+    from sojourn.resolution import Resolution as Resolution
+    from sojourn.resolution import Selection as Selection
+    from sojourn.resolution import Unset as Unset
     from sojourn.secrets import Secret as Secret
+    from sojourn.session import *  # noqa: F403
+    from sojourn.settings import Settings as Settings
+    from sojourn.streams import BlockingCommandIO as BlockingCommandIO
+    from sojourn.streams import Chunk as Chunk
+    from sojourn.targets import ExecutionTarget as ExecutionTarget
+    from sojourn.variables import Variables as Variables

@@ -31,12 +31,19 @@ class DaemonPool:
         self._threads = 0
         self._idle = 0
         self._lock = threading.Lock()
+        self._closed = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Queue a call; the future gets its answer or its exception, `BaseException` included."""
+        """Queue a call; the future gets its answer or its exception, `BaseException` included.
+
+        Raises:
+            RuntimeError: after `close`.
+        """
         future: Future[T] = Future()
         with self._lock:
+            if self._closed:
+                raise RuntimeError(f"the threads of {self._name} are closed")
             self._jobs.put((future, call))
             if self._idle:
                 self._idle -= 1
@@ -51,11 +58,12 @@ class DaemonPool:
             self._size += 1
 
     def close(self) -> None:
-        """End the threads that are idle now and the others when their call ends. Queued calls still run."""
+        """Take no more calls; those queued are still done, then the threads end. Does not wait; may be called again."""
         with self._lock:
-            for _ in range(self._threads):
-                self._jobs.put(None)
-            self._threads = self._idle = 0
+            if not self._closed:
+                self._closed = True
+                for _ in range(self._threads):
+                    self._jobs.put(None)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

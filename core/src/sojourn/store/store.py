@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sojourn.errors import StoreUnavailable, WrongContext
 from sojourn.store import engine as engines
 from sojourn.store import failures, files, installation, migrate
-from sojourn.store.threads import DaemonExecutor
+from sojourn.threads import DaemonPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ class Store:
         self._location = location
         self._engine = engines.create_engine(location)
         self._reader = engines.read_only(self._engine)
-        self._executor = DaemonExecutor(location.threads, "sojourn-store")
+        self._executor = DaemonPool("sojourn-store", location.threads)
         self._process = os.getpid()
         self._file: tuple[int, int] | None = None
         self._closing: Future[None] | None = None
