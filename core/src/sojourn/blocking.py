@@ -91,7 +91,7 @@ class _Twin:
 
 
 def _blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[_Twin, P], T]:
-    def call(self: _Twin, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: _Twin, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._portal.call(method, self._inner, *args, **kwargs)
 
     functools.update_wrapper(call, method)

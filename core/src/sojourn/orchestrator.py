@@ -12,13 +12,13 @@ from typing import Any
 
 import attrs
 
-from sojourn import acquiring, reaping, releasing, resolution
+from sojourn import acquiring, probing, reaping, releasing, resolution
 from sojourn.catalog import Environments, ExecutionWorkspaces, Leases
 from sojourn.drivers import DriverRegistry
 from sojourn.errors import EnvironmentRunError, SojournError, StoreError, WrongContext
 from sojourn.hosts import this_process
 from sojourn.ids import new_id
-from sojourn.models import Actor, Disposition, RunContext, SshTarget, Transfer
+from sojourn.models import Actor, Disposition, ProbeReport, RunContext, SshTarget, Transfer
 from sojourn.plugins import Plugins
 from sojourn.realization import realize
 from sojourn.realization_records import Overlay, RealizationRecord, Workspace
@@ -187,6 +187,28 @@ class Orchestrator:
         resolution.fits(spec, found.environment, driver.info.transport)
         return found
 
+    async def probe(self, environment: Environment | str, *, actor: Actor | None = None) -> ProbeReport:
+        """Ask whether a stored environment is usable now; creates nothing and does not raise for an unusable one.
+
+        Raises:
+            EnvironmentRunError: ``environment_not_found`` or ``driver_unavailable``.
+        """
+        self._check()
+        if isinstance(environment, str):
+            environment = await self.environments.get(environment)
+        return await probing.probe(self._runtime, environment, actor or Actor(type="operator"))
+
+    async def probe_draft(
+        self, driver: str, config: Mapping[str, Any], *, name: str = "draft", actor: Actor | None = None
+    ) -> ProbeReport:
+        """Ask whether a config would be usable, before it is stored; nothing is recorded.
+
+        Raises:
+            EnvironmentRunError: ``driver_unavailable``.
+        """
+        self._check()
+        return await probing.probe_draft(self._runtime, name, driver, config, actor or Actor(type="operator"))
+
     # -- acquire ------------------------------------------------------------------------------------------------------
 
     async def acquire_lease(
@@ -218,7 +240,7 @@ class Orchestrator:
             actor: who asks; None is the run's agent, else the operator.
 
         Raises:
-            EnvironmentRunError: ``invalid_config``, ``unsupported_environment``, ``driver_unavailable``,
+            EnvironmentRunError: ``invalid_config``, ``unsupported_environment``, ``driver_unavailable``, ``probe_failed``,
                 ``capacity_exceeded`` or ``lease_acquire_failed``; nothing is left behind, or clean-up knows of it.
         """
         self._check()
@@ -260,6 +282,7 @@ class Orchestrator:
         transfer = await acquiring.check(
             self._runtime, environment, transfer=transfer, policy=policy, variables=variables
         )
+        await probing.require(self._runtime, environment, agent_or(run, actor))
         wanted = acquiring.Wanted(
             environment=environment,
             run=run,
