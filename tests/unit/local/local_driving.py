@@ -139,11 +139,12 @@ def pids_marked(text: str) -> list[int]:
 
 def supervision_pids(directory: Path) -> list[int]:
     """Return the supervisors and the monitors of the resources at or under ``directory``, the supervisors first."""
-    found = []
+    parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
                 words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+                parent = monitor_of(int(name))
             except OSError:
                 continue
             if (
@@ -151,13 +152,12 @@ def supervision_pids(directory: Path) -> list[int]:
                 and words[3].endswith(b"launch.py")
                 and (words[4] + b"/").startswith(f"{directory}/".encode())
             ):
-                found.append(int(name))
-    parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) for pid in found}
-    return sorted(found, key=lambda pid: parents[pid] in found)
+                parents[int(name)] = parent
+    return sorted(parents, key=lambda pid: parents[pid] in parents)
 
 
 def monitor_of(pid: int) -> int:
-    """Return the parent of a command's main process."""
+    """Return a process's parent; for a command's main process that is its monitor."""
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 

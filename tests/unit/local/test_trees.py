@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from local_driving import IO, Place, eventually, monitor_of, pids_marked, supervision_pids
 
-from sojourn import InvalidArgument, Outcome, StopReason
+from sojourn import Disposition, InvalidArgument, Outcome, ResourceState, StopReason
 
 GRACE_SECONDS = 0.3
 
@@ -250,6 +250,51 @@ print(Place(Path({str(place.root)!r}), release_grace_seconds=0.3).release().stat
         assert outcome.kill_confirmed
 
     asyncio.run(scenario())
+
+
+def test_release_shortens_a_long_grace_that_has_begun_and_leaves_no_monitor(place: Place) -> None:
+    async def scenario() -> None:
+        other = Place(place.root, release_grace_seconds=0.3)
+        script = "trap '' TERM; while :; do sleep 1; done"
+        task = asyncio.create_task(place.execute(IO(), "sh", "-c", script, timeout_seconds=0.2, grace_seconds=20.0))
+        await asyncio.sleep(0.4)
+        started = time.monotonic()
+        receipt = await asyncio.to_thread(other.release, Disposition.KEEP)
+        assert time.monotonic() - started < 1.5
+        assert receipt.state is ResourceState.STOPPED
+        assert (await task).outcome is Outcome.TIMED_OUT
+        await eventually(lambda: not [pid for pid in supervision_pids(place.directory) if not zombie(pid)])
+
+    asyncio.run(scenario())
+
+
+def zombie(pid: int) -> bool:
+    return " Z " in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_a_command_that_comes_while_the_supervisor_is_ending_gets_another_one(place: Place) -> None:
+    async def scenario() -> None:
+        task = asyncio.create_task(place.execute(IO(), *wild(place)))
+        await eventually(lambda: complete(place))
+        ticks = asyncio.create_task(longest_pause())
+        os.kill(supervision_pids(place.directory)[0], signal.SIGTERM)
+        await asyncio.sleep(0.05)
+        assert (await place.execute(IO(), "sh", "-c", "exit 6")).exit_code == 6
+        assert (await task).outcome is Outcome.CANCELLED
+        ticks.cancel()
+        assert await ticks < 0.2, "the event loop was held"
+
+    asyncio.run(scenario())
+
+
+async def longest_pause() -> float:
+    longest, last = 0.0, time.monotonic()
+    try:
+        while True:
+            await asyncio.sleep(0.01)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    except asyncio.CancelledError:
+        return longest
 
 
 def test_release_does_not_wait_for_what_obeys(place: Place) -> None:

@@ -19,7 +19,12 @@ from sojourn import DriverError, InvalidArgument, PermissionDenied, ResourceExha
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["start_failure", "translated", "translation"]
+__all__ = ["SupervisorEnded", "start_failure", "translated", "translation"]
+
+
+class SupervisorEnded(Unavailable):
+    """A command could not be handed over and did not run; another supervisor can take it."""
+
 
 _TABLE: dict[int, type[DriverError]] = {
     errno.ENOSPC: ResourceExhausted,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from sojourn import CommandIO, CommandOutcome, ExecuteRequest, InvalidArgument, OutcomeUnknown
 from sojourn_local.baseenv import command_env, encoded, find_user
+from sojourn_local.failures import SupervisorEnded
 from sojourn_local.processes import Command, CommandSpec
-from sojourn_local.supervision import Supervision, SupervisorEnded, SupervisorProcess
+from sojourn_local.supervision import Supervision, SupervisorProcess
 
 if TYPE_CHECKING:
     from sojourn_local.resources import Resource
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Lease"]
 
 _REMEMBERED_COMMANDS = 4096
+_START_ATTEMPTS = 3
 
 
 class Lease:
@@ -44,14 +46,16 @@ class Lease:
         command: Command | None = None
         try:
             spec = await _spec(self.resource, request)
-            while True:
+            for attempt in range(_START_ATTEMPTS):
                 supervisor = await self._supervisor(request.epoch)
                 command = Command(spec, io)
                 try:
                     outcome = await command.run(supervisor.submit)
                     break
                 except SupervisorEnded:
-                    continue
+                    supervisor.retire()
+                    if attempt + 1 == _START_ATTEMPTS:
+                        raise
         except BaseException as error:
             self._failed(request.exec_id, record, error, ran=command is not None and command.ran)
             raise

@@ -26,13 +26,16 @@ TYPE_CHECKING = False  # instead of importing typing, which the supervisor would
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["receive", "run_monitor", "send_report"]
+__all__ = ["ENDING_STEP", "PROOF_SECONDS", "receive", "run_monitor", "send_report"]
 
 PROOF_SECONDS = 1.5
+ENDING_STEP = "ending"
+"""The step at which a command is refused because the supervisor is ending; another one can take it."""
 _ROUND_SECONDS = 0.01
 _SLOW_ROUND_SECONDS = 0.25
 _DRAIN_BYTES = 1 << 16
 _IDLE_SECONDS = 1.0
+_LONGEST_WAIT_SECONDS = 3600.0
 
 
 def send_report(report: socket, message: tuple[Any, ...]) -> None:
@@ -81,14 +84,22 @@ def run_monitor(
         request_fd, report_fd, *streams = descriptors
         monitor = Monitor(supervisor_pid, socket(fileno=report_fd), wake_fd, release_grace_seconds)
         monitor.start(_read_request(request_fd), streams)
-        words.sendmsg([b"busy %d" % os.getpid()], [(SOL_SOCKET, SCM_RIGHTS, report_fd.to_bytes(4, byteorder))])
+        _tell_supervisor(words, b"busy", [(SOL_SOCKET, SCM_RIGHTS, report_fd.to_bytes(4, byteorder))])
         for descriptor in (request_fd, *streams):
             os.close(descriptor)
         monitor.watch()
         monitor.close()
-        if monitor.reason in ("released", "supervisor_lost"):
+        if monitor.dismissed:
             return
-        words.send(b"free %d" % os.getpid())
+        _tell_supervisor(words, b"free", [])
+
+
+def _tell_supervisor(words: socket, word: bytes, ancillary: list[tuple[int, int, bytes]]) -> None:
+    try:
+        words.sendmsg([b"%s %d" % (word, os.getpid())], ancillary, MSG_DONTWAIT)
+    except OSError:
+        # It has died; the signal of that is on its way, and the tree is what matters now.
+        return
 
 
 def _wait_for_command(supervisor_pid: int, work: socket, wake_fd: int, spares: memoryview) -> list[int]:
@@ -132,7 +143,7 @@ class Monitor:
         self.limit_at: float | None = None
         self.limit_grace_seconds = 0.0
         self.tree_gone = False
-        self.exit_told = False
+        self.dismissed = False
         self.reason: str | None = None
         self.kill_at = 0.0
         self.give_up_at = 0.0
@@ -161,8 +172,9 @@ class Monitor:
         """Serve until the tree is gone."""
         self._reap()
         while not self.tree_gone:
-            timeout_seconds = self._advance()
-            ready = dict(self.poll.poll(None if timeout_seconds is None else int(timeout_seconds * 1000) + 1))
+            # In parts, as the kernel counts milliseconds in an int; an early look does no harm.
+            timeout_seconds = min(self._advance(), _LONGEST_WAIT_SECONDS)
+            ready = dict(self.poll.poll(int(timeout_seconds * 1000) + 1))
             signals = os.read(self.wake_fd, 512) if self.wake_fd in ready else b""
             # Before any request to stop: what ended by itself is not called stopped.
             self._reap()
@@ -174,6 +186,7 @@ class Monitor:
 
     def _dispatch(self, ready: dict[int, int], signals: bytes) -> None:
         if signal.SIGTERM in signals:
+            self.dismissed = True
             lost = os.getppid() != self.supervisor_pid
             self._end("supervisor_lost" if lost else "released", self.release_grace_seconds)
         if self.attached and self.report.fileno() in ready:
@@ -257,12 +270,12 @@ class Monitor:
             self.end_told = True
             send_report(self.report, ("ended", self.reason, gone))
 
-    def _advance(self) -> float | None:
-        """Do what is due now; give the seconds until something is due again, None for never."""
+    def _advance(self) -> float:
+        """Do what is due now; give the seconds until something is due again."""
         now = time.monotonic()
         if self.reason is None:
             if self.limit_at is None or now < self.limit_at:
-                return None if self.limit_at is None else self.limit_at - now
+                return _LONGEST_WAIT_SECONDS if self.limit_at is None else self.limit_at - now
             self._end("timeout", self.limit_grace_seconds)
         if now < self.kill_at:
             return self.kill_at - now

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from sojourn import CommandIO, CommandOutcome, DriverError, InvalidArgument, Outcome, StopReason
-from sojourn_local.failures import start_failure, translated
+from sojourn_local.failures import SupervisorEnded, start_failure, translated
+from sojourn_local.monitor import ENDING_STEP
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -29,9 +30,9 @@ __all__ = ["Command", "CommandSpec"]
 
 LINGER_SECONDS = 0.1
 """How long a command's output is read after its end, while descendants that may write its tail are left."""
-TAIL_SECONDS = 0.3
+TAIL_SECONDS = 0.25
 """How long a slow reader may take for what is left after a stop."""
-PROOF_SECONDS = 1.7
+PROOF_SECONDS = 1.65
 """How long after the grace the monitor's word is waited for; the contract allows two seconds."""
 _READ_BYTES = 1 << 18
 
@@ -392,6 +393,8 @@ class Command:
         return CommandOutcome(outcome=outcome, output_complete=complete, kill_confirmed=facts[1], detail=detail)
 
     async def _start_failed(self, step: str, number: int) -> CommandOutcome:
+        if step == ENDING_STEP:
+            raise SupervisorEnded("the supervisor of the lease was about to end; nothing ran")
         exit_code, line = start_failure(step, number, self._spec.argv[0], self._spec.cwd)
         await self._io.write("stderr", line)
         return CommandOutcome(outcome=Outcome.EXITED, exit_code=exit_code)

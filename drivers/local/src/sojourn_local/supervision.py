@@ -6,6 +6,7 @@ they inherit; commands do not): whoever gets the lock has the proof that they ar
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -16,24 +17,21 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from sojourn import OutcomeUnknown, Unavailable, Unsupported
+from sojourn import Unavailable, Unsupported
 from sojourn_local import launch
 from sojourn_local.ending import STATE_DIRECTORY, living_supervisors, sweep_marked, wait_unlocked
-from sojourn_local.failures import translated
+from sojourn_local.failures import SupervisorEnded, translated
 from sojourn_local.monitor import PROOF_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Supervision", "SupervisorEnded", "SupervisorProcess"]
+__all__ = ["Supervision", "SupervisorProcess"]
 
 _START_SECONDS = 20.0
+_HUNG_UP = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 _HOST_VARIABLES = ("LD_LIBRARY_PATH",)
 """What the interpreter itself may need to start; commands do not get it from there."""
-
-
-class SupervisorEnded(Unavailable):
-    """A command could not be handed over and did not run; another supervisor can take it."""
 
 
 class SupervisorProcess:
@@ -44,6 +42,8 @@ class SupervisorProcess:
         self.pid = pid
         self.state_file = state_file
         self._control = control
+        self._closing = False
+        self._reaped = False
         # It is our unreaped child, so the pid cannot be anybody else's.
         self._pidfd = os.pidfd_open(pid)
 
@@ -78,7 +78,9 @@ class SupervisorProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether it runs and takes commands."""
+        if self._closing or self._reaped:
+            return False
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return not poll.poll(0)
@@ -91,11 +93,18 @@ class SupervisorProcess:
         """
         try:
             socket.send_fds(self._control, [b"command"], descriptors)
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except OSError as error:
+            if error.errno not in _HUNG_UP:
+                raise
             raise SupervisorEnded("the supervisor of the lease has just ended; nothing ran") from error
+
+    def retire(self) -> None:
+        """Give it no more commands: it is ending."""
+        self._closing = True
 
     def hang_up(self) -> None:
         """Tell it that its orchestrator needs it no more: it ends every tree, then itself."""
+        self._closing = True
         self._control.close()
 
     def kill(self) -> None:
@@ -109,6 +118,8 @@ class SupervisorProcess:
 
     def reap(self, seconds: float) -> bool:
         """Wait for its end; say whether it came in time. Its descriptors are closed then."""
+        if self._reaped:
+            return True
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         if not poll.poll(seconds * 1000):
@@ -119,6 +130,7 @@ class SupervisorProcess:
             # The host application reaps every child of its process.
             pass
         self.forget()
+        self._reaped = True
         return True
 
     def forget(self) -> None:
@@ -181,9 +193,11 @@ class Supervision:
         if dead.owner_pid != os.getpid():
             dead.forget()
             return
-        dead.reap(0)
-        if not wait_unlocked(dead.state_file, self.grace_seconds + PROOF_SECONDS + 0.5):
-            raise OutcomeUnknown(f"commands of a killed supervisor of {self.directory} have not ended yet")
+        # It may have been told to end by another process, and be waiting for its trees.
+        seconds = self.grace_seconds + PROOF_SECONDS + 0.5
+        if not dead.reap(seconds) or not wait_unlocked(dead.state_file, seconds):
+            self._current = dead
+            raise Unavailable(f"commands of an earlier supervisor of {self.directory} have not ended yet")
         dead.state_file.unlink(missing_ok=True)
         if not living_supervisors(self.directory):
             # Trees whose monitors were killed together with it; no other orchestrator's commands are here.

@@ -11,11 +11,11 @@ import os
 import select
 import signal
 import time
-from _socket import AF_UNIX, SOCK_SEQPACKET, socket, socketpair
+from _socket import AF_UNIX, SHUT_RD, SOCK_SEQPACKET, socket, socketpair
 from mmap import mmap
 
 from sojourn_local.kernel import PR_SET_CHILD_SUBREAPER, default_signals, prctl, wake_pipe
-from sojourn_local.monitor import receive, run_monitor, send_report
+from sojourn_local.monitor import ENDING_STEP, receive, run_monitor, send_report
 from sojourn_local.proctable import boot_id, descendants, process_table, read_process, send_signal
 
 __all__ = ["LOCK_FD", "main"]
@@ -90,6 +90,10 @@ class Supervisor:
             for descriptor in (self.control.fileno(), self.orchestrator_fd):
                 if descriptor >= 0:
                     self.poll.unregister(descriptor)
+            # Busy monitors hold copies, so closing alone would leave a queue that nobody reads.
+            self.control.shutdown(SHUT_RD)
+            while self._refuse(ENDING_STEP, 0):
+                pass
             self.control.close()
         # Again at every request: a monitor that was stopped meanwhile is continued.
         for pid in self.monitors:
@@ -105,7 +109,7 @@ class Supervisor:
             if pid == 0:
                 self._become_monitor()
         except OSError as error:
-            self._refuse(error.errno or 0)
+            self._refuse("fork", error.errno or 0)
         else:
             self.monitors[pid] = None
             self.spares.add(pid)
@@ -127,21 +131,20 @@ class Supervisor:
             # Never back into the supervisor's loop, whatever happened; not 0, so that what is left is ended.
             os._exit(1)
 
-    def _refuse(self, number: int) -> None:
-        """There can be no monitor now: the command that waits for one, if any, is told so."""
+    def _refuse(self, step: str, number: int) -> bool:
+        """Tell a command that waits, if there is one, that it cannot run; say whether there was one."""
         try:
             message, descriptors = receive(self.control)
         except BlockingIOError:
-            return
-        if not message:
-            self._close()
+            return False
         for index, descriptor in enumerate(descriptors):
             if index == 1:
                 report = socket(fileno=descriptor)
-                send_report(report, ("failed", "fork", number))
+                send_report(report, ("failed", step, number))
                 report.close()
             else:
                 os.close(descriptor)
+        return bool(message)
 
     def _note_words(self) -> None:
         """Learn which monitors are busy; keep a copy of their report sockets, to speak for one that is killed."""
