@@ -31,7 +31,7 @@ from sojourn.ids import new_id, new_resource_id
 from sojourn.models import AcquireRequest, AcquireResult, Actor, RunContext, Transfer
 from sojourn.records import AdapterSpec, Environment, Lease, LeaseOutcome, LeasePolicy, LeaseStatus, Operation
 from sojourn.resolvers import MissingSecret, Redactor
-from sojourn.runtime import HeldLease, Runtime
+from sojourn.runtime import TIMEOUTS_KEY, HeldLease, Runtime
 from sojourn.store import LeaseExists, clock, environments, leases
 from sojourn.variables import Variables, refuse_reserved
 
@@ -173,7 +173,7 @@ def _intent(runtime: Runtime, wanted: Wanted, driver: Driver) -> leases.NewLease
         transfer=wanted.transfer,
         fingerprint=_fingerprint(wanted, driver),
         lease_key=wanted.lease_key,
-        metadata=wanted.metadata,
+        metadata={**wanted.metadata, **({TIMEOUTS_KEY: dict(environment.timeouts)} if environment.timeouts else {})},
         expires_at=wanted.expires_at,
     )
 
@@ -260,8 +260,7 @@ async def _call_driver(
     runtime: Runtime, lease: Lease, wanted: Wanted, driver: Driver, config: object, redactor: Redactor
 ) -> AcquireResult:
     """Call acquire as often as its errors allow: a retryable one up to five times, an unknown outcome once more."""
-    timeout = wanted.environment.timeouts.get("acquire", runtime.settings.acquire_timeout_seconds)
-    fields = runtime.request_fields(lease, config, wanted.actor, timeout)
+    fields = runtime.request_fields(lease, config, wanted.actor, runtime.timeout_of(lease, "acquire"))
     request = AcquireRequest(
         **fields, spec=lease.fingerprint, transfer=wanted.transfer, requested_expires_at=wanted.expires_at
     )

@@ -16,6 +16,7 @@ from sojourn import acquiring, probing, reaping, releasing, resolution
 from sojourn.catalog import Environments, ExecutionWorkspaces, Leases
 from sojourn.drivers import DriverRegistry
 from sojourn.errors import EnvironmentRunError, SojournError, StoreError, WrongContext
+from sojourn.explanation import Explanation, explain
 from sojourn.hosts import this_process
 from sojourn.ids import new_id
 from sojourn.models import Actor, Disposition, ProbeReport, RunContext, SshTarget, Transfer
@@ -177,15 +178,53 @@ class Orchestrator:
             EnvironmentRunError: ``environment_not_found``, ``environment_inactive``, ``driver_unavailable`` or
                 ``unsupported_adapter_environment``; nothing is leased.
         """
+        found = await self._resolve(selection, adapter, execution_workspace_id, ensure=True)
+        driver = self._runtime.drivers.get(found.environment.driver)
+        resolution.fits(found.adapter, found.environment, driver.info.transport)
+        return found
+
+    async def _resolve(
+        self, selection: Selection | str | None, adapter: str, execution_workspace_id: str | None, *, ensure: bool
+    ) -> Resolution:
         self._check()
         if not isinstance(selection, Selection):
             selection = Selection(requested=selection)
         spec = self._adapters.get(adapter, AdapterSpec(type=adapter))
-        runtime = self._runtime
-        found = await runtime.store.run(resolution.choose, runtime.tenant, selection, execution_workspace_id, spec)
-        driver = runtime.drivers.get(found.environment.driver)
-        resolution.fits(spec, found.environment, driver.info.transport)
-        return found
+        store = self._runtime.store
+        wanted = (self._runtime.tenant, selection, execution_workspace_id, spec)
+        # Reading first: only a tenant's very first run has something to write, and writers wait for each other.
+        found = await store.read(resolution.choose, *wanted, ensure=False)
+        return (
+            await store.run(resolution.choose, *wanted, ensure=True) if ensure and not found.environment.id else found
+        )
+
+    async def explain(
+        self,
+        selection: Selection | str | None = None,
+        *,
+        adapter: str = "command",
+        workspace: Workspace | str | os.PathLike[str] | None = None,
+        transfer: Transfer | None = None,
+        overlay: Overlay | None = None,
+        variables: Variables | None = None,
+        policy: LeasePolicy | None = None,
+        execution_workspace_id: str | None = None,
+    ) -> Explanation:
+        """Say what a run with these arguments would do, and what would stop it; changes nothing.
+
+        Raises:
+            EnvironmentRunError: ``environment_not_found``, ``environment_inactive`` or ``driver_unavailable``.
+        """
+        found = await self._resolve(selection, adapter, execution_workspace_id, ensure=False)
+        return await explain(
+            self._runtime,
+            found,
+            workspace=_workspace(workspace),
+            transfer=transfer,
+            overlay=overlay or Overlay(),
+            variables=variables or Variables(),
+            policy=policy or found.environment.policy,
+        )
 
     async def probe(self, environment: Environment | str, *, actor: Actor | None = None) -> ProbeReport:
         """Ask whether a stored environment is usable now; creates nothing and does not raise for an unusable one.
@@ -557,6 +596,12 @@ class Orchestrator:
                 await self._runtime.store.run(holders.fence, self._runtime.holder_id)
         except StoreError:
             reaping.log.warning("holder %s could not be signed off", self._runtime.holder_id, exc_info=True)
+
+
+def _workspace(given: Workspace | str | os.PathLike[str] | None) -> Workspace:
+    if isinstance(given, Workspace):
+        return given
+    return Workspace(local_path=None if given is None else os.fspath(given))
 
 
 def _register_holder(conn: Any) -> str:

@@ -51,7 +51,7 @@ async def provision(runtime: Runtime, held: HeldLease, command: str) -> Provisio
     fingerprint = provision_fingerprint(command, held.lease)
     if held.lease.provision_fingerprint == fingerprint:
         return ProvisionRecord(ran=False, reason="this place was provisioned with the same command before")
-    timeout = runtime.settings.provision_timeout_seconds
+    timeout = runtime.timeout_of(held.lease, "provision")
     result = await shell(runtime, held, command, timeout)
     record = ProvisionRecord(
         ran=True,

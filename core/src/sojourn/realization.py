@@ -31,7 +31,7 @@ from sojourn.workspace.copying import check_source, copy_tree, plan_copy
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["Realized", "realize"]
+__all__ = ["Realized", "realize", "why_not_provisioned"]
 
 REQUEST_KEY = "workspace_realization_request"
 RECORD_KEY = "workspace_realization"
@@ -110,7 +110,7 @@ async def _remote_side(runtime: Runtime, held: HeldLease, workspace: Workspace, 
     if not held.driver.has("realize"):
         return await _default_root(runtime, held, actor)
     config, redactor = await runtime.config_of(lease, held.driver)
-    fields = runtime.request_fields(lease, config, actor, runtime.settings.realize_timeout_seconds)
+    fields = runtime.request_fields(lease, config, actor, runtime.timeout_of(lease, "realize"))
     request = RealizeRequest(
         **fields,
         transfer=lease.transfer,
@@ -174,11 +174,9 @@ async def _provision(
 ) -> ProvisionRecord | None:
     if not overlay.provision:
         return None
-    own_tree = isinstance(target.target, LocalTarget) and held.lease.transfer == "in_place"
-    if own_tree and workspace.strategy == "project_primary" and not overlay.provision_in_place:
-        return ProvisionRecord(
-            ran=False, reason="the workspace is the caller's own tree, and provision_in_place is not set"
-        )
+    skipped = why_not_provisioned(target.transport, held.lease.transfer, workspace, overlay)
+    if skipped is not None:
+        return ProvisionRecord(ran=False, reason=skipped)
     try:
         return await provision(runtime, held, overlay.provision)
     except ProvisionFailed as failure:
@@ -188,6 +186,14 @@ async def _provision(
         ) from None
     except EnvironmentRunError as error:
         raise _failed(held.lease, "provision", "Failed to provision workspace for environment", error) from error
+
+
+def why_not_provisioned(transport: str, transfer: Transfer, workspace: Workspace, overlay: Overlay) -> str | None:
+    """Say why a provision command is not run in this workspace; None when it is."""
+    own_tree = transport == "local" and transfer == "in_place" and workspace.strategy == "project_primary"
+    if own_tree and workspace.local_path is not None and not overlay.provision_in_place:
+        return "the workspace is the caller's own tree, and provision_in_place is not set"
+    return None
 
 
 async def _note_failure(runtime: Runtime, held: HeldLease, record: ProvisionRecord) -> None:

@@ -195,7 +195,7 @@ async def _call_release(runtime: Runtime, lease: Lease, actor: Actor, dispositio
     except MissingSecret as error:
         # The path says which; a sweep tries again when it is there.
         raise SecretMissing(f"secret_missing: {error}") from None
-    fields = runtime.request_fields(lease, config, actor, runtime.settings.release_timeout_seconds)
+    fields = runtime.request_fields(lease, config, actor, runtime.timeout_of(lease, "release"))
     request = ReleaseRequest(**fields, disposition=disposition)
     try:
         receipt = await runtime.call("release", lease, actor, redactor, lambda: driver.release(request))

@@ -71,9 +71,24 @@ class Resolution:
 
 
 def choose(
-    conn: Connection, tenant: str, selection: Selection, execution_workspace_id: str | None, adapter: AdapterSpec
+    conn: Connection,
+    tenant: str,
+    selection: Selection,
+    execution_workspace_id: str | None,
+    adapter: AdapterSpec,
+    *,
+    ensure: bool,
 ) -> Resolution:
-    """Return the environment that ``selection`` names. Ensures the tenant's local environment when it is the answer.
+    """Return the environment that ``selection`` names.
+
+    Args:
+        conn: of the caller's transaction.
+        tenant: whose environments.
+        selection: what each level says.
+        execution_workspace_id: whose stored choice counts where the selection's is silent.
+        adapter: what will run there.
+        ensure: make the tenant's local environment when it is the answer and is not stored yet; else the answer is a draft
+            without an id, and the transaction may be a reading one.
 
     Raises:
         EnvironmentRunError: ``environment_not_found`` or ``environment_inactive``.
@@ -86,7 +101,7 @@ def choose(
         elif silence:
             trace.append(LevelTrace(level=level, verdict="passed over", value=value, reason=silence))
         else:
-            chosen = (level, _find(conn, tenant, level, value))
+            chosen = (level, _find(conn, tenant, level, value, ensure=ensure))
             reason = "no level above names one" if level == LOCAL else "names it"
             if value is None and level != LOCAL:
                 reason = "deliberately local"
@@ -126,11 +141,12 @@ def _stored_choice(conn: Connection, tenant: str, execution_workspace_id: str | 
     return stored.environment_id if stored else None
 
 
-def _find(conn: Connection, tenant: str, level: str, value: str | None) -> Environment:
-    if value is None:
-        environment = environments.find(conn, tenant, LOCAL) or environments.ensure_local(conn, tenant)
-    else:
-        environment = _named(conn, tenant, level, value)
+def _find(conn: Connection, tenant: str, level: str, value: str | None, *, ensure: bool) -> Environment:
+    found = _local(conn, tenant, ensure=ensure) if value is None else _named(conn, tenant, level, value, ensure=ensure)
+    return _active(found, level)
+
+
+def _active(environment: Environment, level: str) -> Environment:
     if environment.status is not EnvironmentStatus.ACTIVE:
         raise EnvironmentRunError(
             ErrorCode.ENVIRONMENT_INACTIVE,
@@ -144,13 +160,20 @@ def _find(conn: Connection, tenant: str, level: str, value: str | None) -> Envir
     return environment
 
 
-def _named(conn: Connection, tenant: str, level: str, value: str) -> Environment:
+def _local(conn: Connection, tenant: str, *, ensure: bool) -> Environment:
+    found = environments.find(conn, tenant, LOCAL)
+    if found is not None:
+        return found
+    return environments.ensure_local(conn, tenant) if ensure else environments.draft_local(conn, tenant)
+
+
+def _named(conn: Connection, tenant: str, level: str, value: str, *, ensure: bool) -> Environment:
     environment = environments.get(conn, value)
     if environment is not None and environment.tenant != tenant:
         raise _not_found(f"environment {value!r} does not belong to tenant {tenant!r} (named by: {level})", value)
     environment = environment or environments.find(conn, tenant, value)
     if environment is None and value == LOCAL:
-        environment = environments.ensure_local(conn, tenant)
+        environment = _local(conn, tenant, ensure=ensure)
     if environment is None:
         known = ", ".join(sorted(e.name for e in environments.list_all(conn, tenant))) or "none yet"
         raise _not_found(f"no environment {value!r} (named by: {level}). There are: {known}", value)

@@ -20,13 +20,16 @@ from sojourn.resolvers import Redactor, SecretResolver
 from sojourn.settings import Settings
 from sojourn.store import Store
 
-__all__ = ["HeldLease", "Runtime", "current_lease"]
+__all__ = ["SYSTEM", "TIMEOUTS_KEY", "HeldLease", "Runtime", "agent_or", "current_lease"]
 
 T = TypeVar("T")
 log = logging.getLogger("sojourn")
 
 current_lease: ContextVar[str | None] = ContextVar("sojourn_lease", default=None)
 """The id of the lease a piece of code works for; log handlers of host applications may read it."""
+
+TIMEOUTS_KEY = "timeouts"
+"""Kept with the lease: its release is bounded as agreed, whatever became of the environment since."""
 
 SYSTEM = Actor(type="system", id="sojourn")
 
@@ -148,6 +151,12 @@ class Runtime:
             "epoch": lease.epoch,
             "handle": lease.handle,
         }
+
+    def timeout_of(self, lease: Lease, hook: str) -> float:
+        """Return the deadline of a hook: the environment's at the time of the acquire, else the setting's."""
+        own = lease.metadata.get(TIMEOUTS_KEY, {}).get(hook)
+        seconds: float = getattr(self.settings, f"{hook}_timeout_seconds") if own is None else own
+        return seconds
 
     async def call(
         self, name: str, lease: Lease, actor: Actor, redactor: Redactor, call: Callable[[], Awaitable[T]]

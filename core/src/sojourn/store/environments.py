@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "default_id",
     "delete",
+    "draft_local",
     "ensure_local",
     "ensure_tenant",
     "find",
@@ -63,6 +64,28 @@ def ensure_local(conn: Connection, tenant: str) -> Environment:
         found = find(conn, tenant, LOCAL)
     assert found is not None, "it was just written"  # noqa: S101
     return found
+
+
+def draft_local(conn: Connection, tenant: str) -> Environment:
+    """Return what `ensure_local` would make; nothing is stored."""
+    now = clock.now(conn)
+    return Environment(
+        id="",
+        tenant=tenant,
+        name=LOCAL,
+        driver=LOCAL,
+        status=EnvironmentStatus.ACTIVE,
+        config={},
+        config_version=1,
+        env={},
+        policy=LeasePolicy.EPHEMERAL,
+        max_leases=None,
+        require_probe=False,
+        timeouts={},
+        description="",
+        created_at=now,
+        updated_at=now,
+    )
 
 
 def ensure_tenant(conn: Connection, tenant: str) -> None:
