@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sojourn.drivers import Driver, DriverRegistry
 from sojourn.models import (
@@ -180,7 +180,11 @@ class Kit:
     def need(self, name: str) -> None:
         """Skip the rest of the clause unless ``name`` is declared."""
         if not self.declared(name):
-            raise Undeclared(name)
+            self.undeclared(name)
+
+    def undeclared(self, what: str) -> NoReturn:
+        """Skip the rest of the clause."""
+        raise Undeclared(what)
 
     # -- running a clause ---------------------------------------------------------------------------------------------
 
