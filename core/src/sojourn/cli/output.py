@@ -1,0 +1,143 @@
+"""What people and programs see: tables, fields, messages, JSON; nothing that came from elsewhere can steer the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any
+
+import click
+
+__all__ = [
+    "block",
+    "clean",
+    "clean_block",
+    "coloured",
+    "fields",
+    "heading",
+    "line",
+    "note",
+    "print_json",
+    "shown",
+    "table",
+    "warn",
+]
+
+# Control characters, unassigned and private ones, lone surrogates, line and paragraph separators, and the invisible
+# format characters (bidirectional overrides among them) that make a line read otherwise than it is.
+_HIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def clean(text: str) -> str:
+    """Return ``text`` as one line whose invisible and control characters are written out (``\\x1b``)."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_visible(character) for character in text)
+
+
+def clean_block(text: str) -> str:
+    """Like `clean`, but lines stay lines and tabs stay tabs."""
+    return "\n".join("\t".join(clean(part) for part in line.split("\t")) for line in text.split("\n"))
+
+
+def _visible(character: str) -> str:
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    code = ord(character)
+    if code <= 0xFF:
+        return _NAMED.get(character, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def coloured(stream: IO[Any]) -> bool:
+    """Whether ``stream`` is a terminal that may get colours (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def shown(value: object) -> str:
+    """Return a value as people read it in a cell: ``-`` for nothing, times in UTC to the second."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return clean(_time(value) if hasattr(value, "isoformat") else str(value))
+
+
+def _time(value: Any) -> str:
+    text: str = value.isoformat(timespec="seconds")
+    return text.replace("+00:00", "Z")
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows in aligned columns, two spaces apart; the headings are bold on a terminal."""
+    cells = [[shown(value) for value in row] for row in rows]
+    widths = [max(_width(row[i]) for row in [list(headings), *cells]) for i in range(len(headings))]
+    for index, row in enumerate([list(headings), *cells]):
+        line = "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        _line(click.style(line, bold=True) if index == 0 and coloured(sys.stdout) else line)
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def fields(values: Mapping[str, object], indent: str = "") -> None:
+    """Print names and values below each other, aligned."""
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        label = f"{name:{width}}"
+        _line(f"{indent}{click.style(label, bold=True) if coloured(sys.stdout) else label}  {shown(value)}")
+
+
+def heading(text: str) -> None:
+    """Print a heading, with an empty line above."""
+    _line("")
+    _line(click.style(text, bold=True) if coloured(sys.stdout) else text)
+
+
+def line(text: str) -> None:
+    """Print one line."""
+    _line(clean(text))
+
+
+def block(text: str, indent: str = "  ") -> None:
+    """Print text of several lines."""
+    for part in clean_block(text).split("\n"):
+        _line(indent + part)
+
+
+def _line(text: str) -> None:
+    sys.stdout.write(
+        text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8") + "\n"
+    )
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document. Only ASCII, so that it is the same whatever the locale is."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def warn(message: str, *notes: str) -> None:
+    """Say on stderr what went wrong, in one line and one for each note."""
+    for index, text in enumerate((message, *notes)):
+        _say(f"{'  ' if index else ''}{clean(text)}")
+
+
+def note(message: str, *, quiet: bool) -> None:
+    """Say on stderr what a person should know, unless that is not wanted."""
+    if not quiet:
+        _say(clean(message))
+
+
+def _say(text: str) -> None:
+    encoding = sys.stderr.encoding or "utf-8"
+    try:
+        sys.stderr.write(f"sojourn: {text}\n".encode(encoding, "replace").decode(encoding))
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        # Nobody reads it; that must not become an error of its own.
+        pass
