@@ -18,7 +18,7 @@ from sojourn_local.baseenv import RESOURCE_DIRECTORY
 from sojourn_local.monitor import PROOF_SECONDS
 from sojourn_local.proctable import Process, boot_id, process_table, read_process, send_signal
 
-__all__ = ["STATE_DIRECTORY", "end_all", "has_living_supervisor", "living_supervisors", "sweep_marked", "wait_unlocked"]
+__all__ = ["STATE_DIRECTORY", "end_all", "has_living_supervisor", "sweep_marked", "wait_unlocked"]
 
 STATE_DIRECTORY = "supervisors"
 _FIRST_PAUSE_SECONDS = 0.001
@@ -36,46 +36,41 @@ def end_all(directory: Path, grace_seconds: float) -> None:
     Raises:
         Unavailable: some process could not be ended, or not be proven gone; its pid is named.
     """
-    held = living_supervisors(directory)
-    for state_file in held:
+    state_files = _state_files(directory)
+    if state_files == []:
+        # Nothing was started since the last proof: a state file stays until the proof is there.
+        return
+    left = [state_file for state_file in state_files or [] if not wait_unlocked(state_file, 0)]
+    for state_file in left:
         _ask_to_end(state_file)
-    until = time.monotonic() + grace_seconds + PROOF_SECONDS + 0.3
-    left = [state_file for state_file in held if not wait_unlocked(state_file, until - time.monotonic())]
+    left = _wait_for(left, grace_seconds + PROOF_SECONDS + 0.3)
     if left:
         _kill_supervision(directory)
-        until = time.monotonic() + _ESCALATION_SECONDS
-        left = [state_file for state_file in left if not wait_unlocked(state_file, until - time.monotonic())]
+        left = _wait_for(left, _ESCALATION_SECONDS)
     pids = sweep_marked(directory)
     if left or pids:
         named = ", ".join(str(pid) for pid in pids) or "unknown"
         raise Unavailable(f"processes of {directory} are not proven gone (pids: {named}); end them and release again")
-    for state_file in held:
+    for state_file in state_files or []:
         state_file.unlink(missing_ok=True)
 
 
-def living_supervisors(directory: Path) -> list[Path]:
-    """Return the state files that are held; the others are left-overs and are removed."""
-    held = []
+def _state_files(directory: Path) -> list[Path] | None:
+    """Return one file per supervisor that lives or left no proof of its end; None when somebody removed their directory."""
     try:
-        names = sorted(os.listdir(directory / STATE_DIRECTORY))
-    except FileNotFoundError:
-        return []
-    for name in names:
-        state_file = directory / STATE_DIRECTORY / name
-        if wait_unlocked(state_file, 0):
-            state_file.unlink(missing_ok=True)
-        else:
-            held.append(state_file)
-    return held
+        return [directory / STATE_DIRECTORY / name for name in os.listdir(directory / STATE_DIRECTORY)]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _wait_for(state_files: list[Path], seconds: float) -> list[Path]:
+    until = time.monotonic() + seconds
+    return [state_file for state_file in state_files if not wait_unlocked(state_file, until - time.monotonic())]
 
 
 def has_living_supervisor(directory: Path) -> bool:
     """Say whether a supervisor or monitor of the resource lives; changes nothing."""
-    try:
-        names = os.listdir(directory / STATE_DIRECTORY)
-    except OSError:
-        return False
-    return any(not wait_unlocked(directory / STATE_DIRECTORY / name, 0) for name in names)
+    return any(not wait_unlocked(state_file, 0) for state_file in _state_files(directory) or [])
 
 
 def wait_unlocked(state_file: Path, seconds: float) -> bool:
@@ -145,16 +140,24 @@ def sweep_marked(directory: Path) -> list[int]:
 
 def _marked(directory: Path) -> list[Process]:
     variable = b"\0" + os.fsencode(f"{RESOURCE_DIRECTORY}={directory}") + b"\0"
-    return [
-        process
-        for process in process_table().values()
-        if not process.ended and process.pid != os.getpid() and variable in b"\0" + _read(process.pid, "environ")
-    ]
+
+    def is_marked(pid: int) -> bool:
+        return variable in b"\0" + _read(pid, "environ")
+
+    found = []
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        if pid != os.getpid() and is_marked(pid):
+            process = read_process(pid)
+            # Looked at again once it is known which process that is: the pid may have been reused in between.
+            if process is not None and not process.ended and is_marked(pid):
+                found.append(process)
+    return found
 
 
 def _read(pid: int, name: str) -> bytes:
     try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.readall()
     except OSError:
         # It has just ended, or is not ours to read.
         return b""

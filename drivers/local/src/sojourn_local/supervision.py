@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sojourn import Unavailable, Unsupported
 from sojourn_local import launch
-from sojourn_local.ending import STATE_DIRECTORY, living_supervisors, sweep_marked, wait_unlocked
+from sojourn_local.ending import STATE_DIRECTORY, has_living_supervisor, sweep_marked, wait_unlocked
 from sojourn_local.failures import SupervisorEnded, translated
 from sojourn_local.monitor import PROOF_SECONDS
 
@@ -198,10 +198,10 @@ class Supervision:
         if not dead.reap(seconds) or not wait_unlocked(dead.state_file, seconds):
             self._current = dead
             raise Unavailable(f"commands of an earlier supervisor of {self.directory} have not ended yet")
-        dead.state_file.unlink(missing_ok=True)
-        if not living_supervisors(self.directory):
+        if not has_living_supervisor(self.directory):
             # Trees whose monitors were killed together with it; no other orchestrator's commands are here.
             sweep_marked(self.directory)
+        dead.state_file.unlink(missing_ok=True)
 
 
 def _create_locked(parent: Path) -> tuple[Path, int]:
