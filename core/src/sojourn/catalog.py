@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sojourn import releasing
+from sojourn import releasing, removal
 from sojourn.errors import (
     EnvironmentRunError,
     ErrorCode,
@@ -29,7 +29,9 @@ from sojourn.records import (
     LeaseStatus,
 )
 from sojourn.releasing import Ending, LeaseError, ReleaseReport
+from sojourn.removal import BlastRadius
 from sojourn.resolution import LOCAL
+from sojourn.resolvers import secrets_in
 from sojourn.runtime import HeldLease, Runtime, agent_or
 from sojourn.secrets import Secret
 from sojourn.store import environments, leases, workspaces
@@ -144,6 +146,50 @@ class Environments:
         self._check()
         found = None if id_or_name is None else (await self.get(id_or_name)).id
         await self._runtime.store.run(environments.set_default, self._runtime.tenant, found)
+
+    async def blast_radius(self, id_or_name: str) -> BlastRadius:
+        """Say what removing an environment would hit; changes nothing.
+
+        Raises:
+            EnvironmentRunError: ``environment_not_found``.
+        """
+        found = await self.get(id_or_name)
+        return await self._runtime.store.read(removal.blast_radius, found, self._references(found))
+
+    async def remove(self, id_or_name: str, *, force: bool = False, actor: Actor | None = None) -> BlastRadius:
+        """Remove an environment's row. Places that wait for clean-up, and retained ones, are not forgotten by that.
+
+        Args:
+            id_or_name: which.
+            force: end the commands of active leases and release those first, instead of refusing.
+            actor: who asks.
+
+        Returns:
+            What was hit.
+
+        Raises:
+            EnvironmentRunError: ``environment_not_found``; ``environment_in_use`` when leases are active, forced or not: a
+                forced removal tries once to release them.
+        """
+        found = await self.get(id_or_name)
+        references = self._references(found)
+        radius = await self._runtime.store.read(removal.blast_radius, found, references)
+        if force:
+            ending = Ending(LeaseOutcome.EXPIRED, f"environment {found.name!r} was removed", actor=actor)
+            active = [lease for lease in radius.active_leases if lease.status is LeaseStatus.ACTIVE]
+            await Leases(self._runtime, self._check).end_all(active, ending)
+        await self._runtime.store.run(removal.delete_unless_used, found, references)
+        return radius
+
+    def _references(self, environment: Environment) -> tuple[str, ...]:
+        """Return the secret references of an environment; those of a config need its driver, to know which texts they are."""
+        sources: list[Any] = [environment.env]
+        try:
+            driver = self._runtime.drivers.get(environment.driver)
+            sources.append(driver.load_config(environment.config, "", version=environment.config_version, lenient=True))
+        except (EnvironmentRunError, InvalidConfig):
+            pass  # neither a missing driver nor a config of another version may keep an environment from being removed
+        return tuple(sorted({secret.reference for source in sources for _, secret in secrets_in(source)}))
 
     def _find(self, conn: Connection, id_or_name: str) -> Environment:
         tenant = self._runtime.tenant
@@ -312,7 +358,7 @@ class Leases:
         """
         lease = await self._existing(lease_id)
         ending = Ending(LeaseOutcome(status), failure_reason, disposition, actor)
-        return await self._report([lease], ending)
+        return await self.end_all([lease], ending)
 
     async def release_run(self, run: RunContext, ending: Ending) -> ReleaseReport:
         """Give back every active lease of a run; see `Orchestrator.release_for_run`."""
@@ -325,7 +371,7 @@ class Leases:
         except StoreError as error:
             return ReleaseReport(errors=(LeaseError(lease_id="*", error=error),))
         live = (LeaseStatus.ACTIVE, LeaseStatus.RELEASING)
-        return await self._report([lease for lease in found if lease.status in live], ending)
+        return await self.end_all([lease for lease in found if lease.status in live], ending)
 
     def held(self, lease: Lease) -> HeldLease:
         """Return the live side of a lease that this orchestrator holds.
@@ -346,8 +392,8 @@ class Leases:
             )
         return lease
 
-    async def _report(self, wanted: Sequence[Lease], ending: Ending) -> ReleaseReport:
-        """Release each by itself: one failure never stops the others."""
+    async def end_all(self, wanted: Sequence[Lease], ending: Ending) -> ReleaseReport:
+        """Release each of ``wanted`` by itself: one failure never stops the others."""
         ends = await asyncio.gather(*(self._end(lease, ending) for lease in wanted))
         return ReleaseReport(
             released=tuple(end for end in ends if isinstance(end, Lease)),

@@ -78,6 +78,7 @@ class ErrorCode(StrEnum):
 
     ENVIRONMENT_NOT_FOUND = "environment_not_found"
     ENVIRONMENT_INACTIVE = "environment_inactive"
+    ENVIRONMENT_IN_USE = "environment_in_use"
     UNSUPPORTED_ENVIRONMENT = "unsupported_environment"
     UNSUPPORTED_ADAPTER_ENVIRONMENT = "unsupported_adapter_environment"
     DRIVER_UNAVAILABLE = "driver_unavailable"

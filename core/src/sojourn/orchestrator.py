@@ -12,8 +12,9 @@ from typing import Any
 
 import attrs
 
-from sojourn import acquiring, probing, reaping, releasing, resolution
+from sojourn import acquiring, doctor, probing, reaping, releasing, resolution
 from sojourn.catalog import Environments, ExecutionWorkspaces, Leases
+from sojourn.doctor import Health
 from sojourn.drivers import DriverRegistry
 from sojourn.errors import EnvironmentRunError, SojournError, StoreError, WrongContext
 from sojourn.explanation import Explanation, explain
@@ -556,6 +557,11 @@ class Orchestrator:
         return await self._runtime.store.read(
             activity.list_all, self._runtime.tenant, after_id=after_id, entity_id=entity_id, limit=limit, newest=newest
         )
+
+    async def doctor(self) -> Health:
+        """Look at this installation and every stored environment; what is found says what to do next."""
+        self._check()
+        return await doctor.examine(self, self._runtime)
 
     # -- ourselves ----------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from sojourn.store import activity
 __all__ = ["probe", "probe_draft", "require"]
 
 
-async def probe(runtime: Runtime, environment: Environment, actor: Actor) -> ProbeReport:
-    """Probe a stored environment and record that. Never raises for an unusable one.
+async def probe(runtime: Runtime, environment: Environment, actor: Actor, *, recorded: bool = True) -> ProbeReport:
+    """Probe a stored environment and, unless told otherwise, record that. Never raises for an unusable one.
 
     Raises:
         EnvironmentRunError: ``driver_unavailable``.
@@ -31,6 +31,8 @@ async def probe(runtime: Runtime, environment: Environment, actor: Actor) -> Pro
         timeout_seconds=environment.timeouts.get("probe", runtime.settings.probe_timeout_seconds),
         actor=actor,
     )
+    if not recorded:
+        return report
     event = await runtime.store.run(
         activity.record,
         tenant=runtime.tenant,

@@ -160,7 +160,7 @@ async def _transfer(held: HeldLease, target: ExecutionTarget, workspace: Workspa
             phase="transfer",
         )
     try:
-        plan = await plan_copy(Path(workspace.local_path))
+        plan = await plan_copy(Path(workspace.local_path), workspace.exclude)
         await asyncio.to_thread(copy_tree, plan, Path(target.cwd or ""))
     except WorkspaceError as error:
         raise _failed(held.lease, "transfer", "Failed to copy the workspace for environment", error) from error

@@ -43,6 +43,7 @@ class Workspace:
         strategy: use the tree as it is, or a git worktree of it made for the run.
         branch: of the git worktree; None makes ``sojourn/<resource id>``.
         worktree_path: where the git worktree is, once it was made.
+        exclude: what stays behind when the tree is copied, in the syntax of ``.gitignore``.
         additional: further trees, read-only for the run.
     """
 
@@ -54,6 +55,7 @@ class Workspace:
     strategy: Strategy = "project_primary"
     branch: str | None = None
     worktree_path: str | None = None
+    exclude: tuple[str, ...] = ()
     additional: tuple[Workspace, ...] = ()
 
 

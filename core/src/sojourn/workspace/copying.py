@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,10 +30,14 @@ class CopyPlan:
     total_bytes: int
 
 
-async def plan_copy(source: Path) -> CopyPlan:
+async def plan_copy(source: Path, exclude: Sequence[str] = ()) -> CopyPlan:
     """Say what of ``source`` travels: in a git work tree tracked and untracked-not-ignored files, else all but excludes.
 
     ``.git`` itself does not travel.
+
+    Args:
+        source: the tree.
+        exclude: what else stays behind, in the syntax of ``.gitignore``.
 
     Raises:
         WorkspaceError: the tree is missing or unreadable, or something in it is neither file, folder nor link.
@@ -41,10 +45,27 @@ async def plan_copy(source: Path) -> CopyPlan:
     check_source(source)
     names = await _git_names(source) if await top_level(source) else None
     entries = [*_listed(source, names)] if names is not None else [*_walked(os.fsencode(source))]
+    if exclude:
+        entries = [*_kept(source, entries, exclude)]
     total = 0
     for entry in entries:
         total += _checked_size(source, entry)
     return CopyPlan(source=str(source), entries=tuple(entries), total_bytes=total)
+
+
+def _kept(source: Path, entries: list[bytes], exclude: Sequence[str]) -> Iterator[bytes]:
+    # Imported here: most runs exclude nothing.
+    from pathspec import GitIgnoreSpec
+
+    spec = GitIgnoreSpec.from_lines(exclude)
+    gone: set[bytes] = set()
+    for entry in entries:
+        name = os.fsdecode(entry)
+        folder = (source / name).is_dir() and not (source / name).is_symlink()
+        if os.path.dirname(entry) in gone or spec.match_file(name + "/" if folder else name):
+            gone.add(entry)
+        else:
+            yield entry
 
 
 def check_source(source: Path) -> None:
