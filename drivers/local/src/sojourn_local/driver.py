@@ -72,6 +72,8 @@ class LocalDriver:
             config_class=LocalConfig,
             transfers=("in_place", "copy"),
             fencing=True,
+            # What a call of a dead process did is on this machine, and there for everybody to see.
+            late_effects=False,
         )
 
     @hookimpl
