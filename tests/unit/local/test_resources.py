@@ -357,3 +357,15 @@ def test_importing_the_package_imports_neither_driver_nor_supervisor() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=env)
     assert done.stdout == b"[]\n"
     assert LocalDriver().driver_info().name == "local"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_directory_that_cannot_be_read_is_not_ours(tmp_path: Path) -> None:
+    place = Place(tmp_path / "root", "closed")
+    place.directory.mkdir(parents=True)
+    place.directory.chmod(0o000)
+    for attempt in (place.acquire, place.release):
+        with pytest.raises((Conflict, PermissionDenied)):
+            attempt()
+    assert inventory(place) == []
+    place.directory.chmod(0o700)

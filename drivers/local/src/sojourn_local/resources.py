@@ -128,7 +128,7 @@ class Resource:
                 return next(entries, None) is not None
         except FileNotFoundError:
             return False
-        except NotADirectoryError:
+        except (NotADirectoryError, PermissionError):
             return True
 
     def marker(self) -> Marker:
@@ -144,6 +144,8 @@ class Resource:
             if self.exists():
                 raise Conflict(f"{self.directory} holds no marker of sojourn; it is left alone") from error
             raise Gone(f"resource {self.resource_id} does not exist under {self.root}") from error
+        except PermissionError as error:
+            raise Conflict(f"{self.directory} belongs to another user; it is left alone") from error
         version = (facts.st_ino, facts.st_mtime_ns)
         if self._seen is None or self._seen[0] != version:
             self._seen = (version, self._read_marker())
