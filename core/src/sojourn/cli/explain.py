@@ -1,4 +1,4 @@
-"""``sojourn explain``: which environment a run would get, and why; nothing is leased."""
+"""``sojourn explain``: what a run would do, which environment it would get, and why; nothing is touched."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from sojourn.cli.output import fields, heading, line, print_json, table
 from sojourn.cli.run import MODES
 
 if TYPE_CHECKING:
-    from sojourn.models import DriverInfo
-    from sojourn.resolution import Resolution
+    from sojourn.explanation import Explanation
 
 __all__ = ["explain"]
 
@@ -25,15 +24,16 @@ __all__ = ["explain"]
     "--workspace", metavar="DIR", default=".", show_default="the current directory", help="As for `sojourn run`."
 )
 @click.option("--mode", type=click.Choice(MODES), default="in_place", show_default=True, help="As for `sojourn run`.")
+@click.option("--branch", metavar="BRANCH", help="As for `sojourn run`.  [default: a new one]")
 @click.option("--provision", metavar="CMD", help="As for `sojourn run`: say whether it would run.  [default: none]")
 @click.option("--provision-in-place", is_flag=True, help="As for `sojourn run`.")
 @pass_state
 def explain(state: State, /, **options: Any) -> int:
-    """Say which environment a run would use, and why.
+    """Say what a run would do: which environment it would use, and why.
 
     Shows every level that may choose an environment, in the order in which they are asked, and what the choice means: the
     driver, how strongly it isolates, how the workspace gets there. No place is leased and nothing is run. Exit status 1
-    means that such a run would fail.
+    means that something would stop such a run; what it is is said.
 
     \b
     Examples:
@@ -41,94 +41,87 @@ def explain(state: State, /, **options: Any) -> int:
       sojourn explain --env build --mode copy
       sojourn explain --json
     """
-    found, info = run_async(_resolve(state, options["environment"]))
-    problems = _problems(info, options)
-    provision = _provision(info, options)
-    transfer = "copy" if options["mode"] == "copy" else "in_place"
+    found = run_async(_explain(state, **options))
     if state.json:
-        print_json(_document(found, info, options, transfer, provision, problems))
+        print_json(_document(found, options["mode"]))
     else:
-        _show(found, info, options, transfer, provision, problems)
-    return 1 if problems else 0
+        _show(found, options["mode"])
+    return 1 if found.problems else 0
 
 
-async def _resolve(state: State, environment: str | None) -> tuple[Resolution, DriverInfo]:
+async def _explain(
+    state: State,
+    *,
+    environment: str | None,
+    workspace: str,
+    mode: str,
+    branch: str | None,
+    provision: str | None,
+    provision_in_place: bool,
+) -> Explanation:
+    from sojourn.realization_records import Overlay, Workspace
+
+    tree = Workspace(
+        local_path=str(Path(workspace).absolute()),
+        strategy="git_worktree" if mode == "git_worktree" else "project_primary",
+        branch=branch,
+    )
     async with state.orchestrator() as orchestrator:
-        found = await orchestrator.resolve_environment(environment)
-        return found, orchestrator.drivers.get(found.environment.driver).info
+        return await orchestrator.explain(
+            environment,
+            workspace=tree,
+            transfer="copy" if mode == "copy" else "in_place",
+            overlay=Overlay(provision=provision, provision_in_place=provision_in_place),
+        )
 
 
-def _problems(info: DriverInfo, options: dict[str, Any]) -> list[str]:
-    from sojourn.errors import WorkspaceError
-    from sojourn.workspace.copying import check_source
-
-    problems = []
-    if options["mode"] == "git_worktree" and info.transport != "local":
-        problems.append("mode git_worktree needs an environment on this machine")
-    transfer = "copy" if options["mode"] == "copy" else "in_place"
-    if transfer not in info.transfers:
-        problems.append(f"driver {info.name} does not offer transfer {transfer}; it offers {', '.join(info.transfers)}")
-    try:
-        check_source(Path(options["workspace"]).absolute())
-    except WorkspaceError as error:
-        problems.append(str(error))
-    return problems
-
-
-def _provision(info: DriverInfo, options: dict[str, Any]) -> str:
-    if not options["provision"]:
-        return "none asked for"
-    own_tree = info.transport == "local" and options["mode"] == "in_place"
-    if own_tree and not options["provision_in_place"]:
-        return "would not run: the workspace is your own tree, and --provision-in-place is not set"
-    return "would run before the command"
-
-
-def _document(
-    found: Resolution, info: DriverInfo, options: dict[str, Any], transfer: str, provision: str, problems: list[str]
-) -> dict[str, Any]:
+def _document(found: Explanation, mode: str) -> dict[str, Any]:
     from sojourn.cli import documents
 
     return {
-        "environment": documents.environment(found.environment),
+        # One without an id would be made by the run: the tenant's local one.
+        "environment": {**documents.environment(found.environment), "id": found.environment.id or None},
         "level": found.level,
         "resolution": documents.trace(found.trace),
-        "driver": {
-            "name": info.name,
-            "version": info.version,
-            "provider": info.provider,
-            "isolation": info.isolation,
-            "transport": info.transport,
-            "transfers": list(info.transfers),
-        },
-        "workspace": {
-            "path": str(Path(options["workspace"]).absolute()),
-            "mode": options["mode"],
-            "transfer": transfer,
-        },
-        "policy": str(found.environment.policy),
-        "provision": provision,
-        "problems": problems,
+        "driver": found.driver,
+        "driver_version": found.driver_version,
+        "isolation": found.isolation,
+        "transport": found.transport,
+        "workspace": found.workspace.local_path,
+        "mode": mode,
+        "transfer": found.transfer,
+        "provision": found.provision,
+        "provision_reason": found.provision_reason,
+        "policy": str(found.policy),
+        "max_leases": found.capacity.max_leases,
+        "occupied": found.capacity.occupied,
+        "problems": list(found.problems),
     }
 
 
-def _show(
-    found: Resolution, info: DriverInfo, options: dict[str, Any], transfer: str, provision: str, problems: list[str]
-) -> None:
-    table(
-        ("LEVEL", "VERDICT", "ENVIRONMENT", "WHY"),
-        [(at.level, at.verdict, at.value, at.reason) for at in found.trace],
-    )
+def _show(found: Explanation, mode: str) -> None:
+    rows = [(at.level, at.verdict, at.value, at.reason) for at in found.trace]
+    table(("LEVEL", "VERDICT", "ENVIRONMENT", "WHY"), rows)
     heading(f"A run would use environment {found.environment.name}")
+    limit = "no limit" if found.capacity.max_leases is None else f"{found.capacity.max_leases} at once"
     fields(
         {
-            "driver": f"{info.name} {info.version}",
-            "isolation": info.isolation,
-            "workspace": str(Path(options["workspace"]).absolute()),
-            "mode": f"{options['mode']} (transfer {transfer})",
-            "policy": found.environment.policy,
-            "provision": provision,
+            "driver": f"{found.driver} {found.driver_version}",
+            "isolation": found.isolation,
+            "workspace": found.workspace.local_path,
+            "mode": mode if found.transfer in (None, mode) else f"{mode} (transfer {found.transfer})",
+            "provision": _provision(found),
+            "policy": found.policy,
+            "leases": f"{found.capacity.occupied} now, {limit}",
         }
     )
-    for problem in problems:
-        line(f"but it would fail: {problem}")
+    if found.problems:
+        heading("It would fail")
+        for problem in found.problems:
+            line(problem)
+
+
+def _provision(found: Explanation) -> str:
+    if found.provision is None:
+        return "none asked for"
+    return "would run before the command" if found.provision else f"would not run: {found.provision_reason}"

@@ -41,8 +41,8 @@ class WorktreeNotes:
             "commits": None,
         }
         if changes:
-            plural = "change" if changes == 1 else "changes"
-            note(f"{changes} uncommitted {plural} of {self._source} not in the run's worktree", quiet=self._quiet)
+            what = "1 uncommitted change is" if changes == 1 else f"{changes} uncommitted changes are"
+            note(f"{what} not in the run's worktree of {self._source}", quiet=self._quiet)
 
     async def ended(self, session: Session) -> None:
         """Say where the work is now."""
