@@ -6,25 +6,23 @@ The monitor (`sojourn_local.monitor`) runs the command and enforces its limits; 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import marshal
 import os
 import signal
 import socket
-import struct
-import termios
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from sojourn import CommandIO, CommandOutcome, DriverError, InvalidArgument, Outcome, StopReason
+from sojourn import CommandIO, CommandOutcome, Outcome, StopReason
 from sojourn_local.failures import SupervisorEnded, start_failure, translated
 from sojourn_local.monitor import ENDING_STEP
+from sojourn_local.streams import InputFeeder, OutputPump
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
 __all__ = ["Command", "CommandSpec"]
 
@@ -34,7 +32,6 @@ TAIL_SECONDS = 0.25
 """How long a slow reader may take for what is left after a stop."""
 PROOF_SECONDS = 1.65
 """How long after the grace the monitor's word is waited for; the contract allows two seconds."""
-_READ_BYTES = 1 << 18
 
 _OUTCOMES = {
     "timeout": (Outcome.TIMED_OUT, None),
@@ -65,125 +62,6 @@ class CommandSpec:
         with open(descriptor, "wb", closefd=False) as file:
             marshal.dump(attrs.asdict(self, recurse=False), file)
         return descriptor
-
-
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-class OutputPump:
-    """Passes one output stream on to the caller, waiting while the caller is busy."""
-
-    def __init__(self, io: CommandIO, stream: Literal["stdout", "stderr"], descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self.stream = stream
-        self.descriptor = descriptor
-        self.at_end = False
-        self._io = io
-        self._loop = asyncio.get_running_loop()
-        self._read_so_far = 0
-        self._read_limit: int | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def run(self) -> None:
-        """Pass on until the stream ends, or up to what `finish` fixed."""
-        while (room := self._room()) > 0:
-            try:
-                data = os.read(self.descriptor, room)
-            except BlockingIOError:
-                await self._readable()
-                continue
-            if not data:
-                self.at_end = True
-                return
-            self._read_so_far += len(data)
-            await self._io.write(self.stream, data)
-            # A write that never waits and a command that never pauses would hold the loop.
-            await asyncio.sleep(0)
-
-    def finish(self) -> None:
-        """Read no further than to what is in the pipe now; what comes later is not this command's."""
-        waiting = struct.unpack("i", fcntl.ioctl(self.descriptor, termios.FIONREAD, b"\0\0\0\0"))[0]
-        self._read_limit = self._read_so_far + waiting
-        self._wake()
-
-    def close(self) -> None:
-        """Close our end of the pipe."""
-        if self._waiter is not None:
-            self._loop.remove_reader(self.descriptor)
-        os.close(self.descriptor)
-        self.descriptor = -1
-
-    def _room(self) -> int:
-        return _READ_BYTES if self._read_limit is None else min(_READ_BYTES, self._read_limit - self._read_so_far)
-
-    async def _readable(self) -> None:
-        self._waiter = self._loop.create_future()
-        self._loop.add_reader(self.descriptor, self._wake)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-            if self.descriptor >= 0:
-                self._loop.remove_reader(self.descriptor)
-
-    def _wake(self) -> None:
-        if self._waiter is not None:
-            _resolve(self._waiter)
-
-
-class InputFeeder:
-    """Feeds the caller's stdin to the command; owns the pipe's write end."""
-
-    def __init__(self, source: AsyncIterator[bytes], descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self._source = source
-        self._descriptor = descriptor
-        self._loop = asyncio.get_running_loop()
-
-    async def run(self) -> None:
-        """Write everything, then close; a command that does not read on is normal."""
-        try:
-            async for data in _checked(self._source):
-                await self._write(memoryview(data))
-        except BrokenPipeError:
-            return
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Close the command's stdin; again is fine."""
-        if self._descriptor >= 0:
-            self._loop.remove_writer(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    async def _write(self, rest: memoryview) -> None:
-        while rest:
-            try:
-                rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:
-                await self._writable()
-
-    async def _writable(self) -> None:
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_writer(self._descriptor, _resolve, waiter)
-        try:
-            await waiter
-        finally:
-            if self._descriptor >= 0:
-                self._loop.remove_writer(self._descriptor)
-
-
-async def _checked(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    try:
-        async for data in source:
-            yield data
-    except DriverError:
-        raise
-    except Exception as error:
-        raise InvalidArgument(f"the stdin given to the command failed with {type(error).__name__}") from error
 
 
 class Command:
