@@ -175,10 +175,7 @@ def test_supervisor_and_monitors_killed_together_leave_nothing_before_the_next_c
     async def scenario() -> None:
         task = asyncio.create_task(place.execute(IO(), *wild(place), grace_seconds=GRACE_SECONDS))
         await eventually(lambda: complete(place))
-        for pid in supervision_pids(place.directory):
-            os.kill(pid, signal.SIGSTOP)
-        for pid in supervision_pids(place.directory):
-            os.kill(pid, signal.SIGKILL)
+        kill_all_supervision(place)
         outcome = await asyncio.wait_for(task, 3.0)
         assert outcome.outcome is Outcome.LOST
         assert not outcome.kill_confirmed, "nobody is left who could know"
@@ -295,6 +292,29 @@ async def longest_pause() -> float:
             longest, last = max(longest, time.monotonic() - last), time.monotonic()
     except asyncio.CancelledError:
         return longest
+
+
+def kill_all_supervision(place: Place) -> None:
+    pids = supervision_pids(place.directory)
+    # Stopped first, so that none sees another one die.
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
+
+
+def test_release_ends_what_lost_its_supervisor_and_its_monitor(place: Place) -> None:
+    place.run("sh", "-c", "setsid sleep 60 > /dev/null 2>&1 &")
+    kill_all_supervision(place)
+    assert living(place) != []
+    assert Place(place.root).release().state is ResourceState.GONE
+    assert living(place) == []
+
+
+def test_release_ends_a_supervisor_that_it_cannot_identify(place: Place) -> None:
+    place.run("sh", "-c", "sleep 60 > /dev/null 2>&1 & for f in $SOJOURN_RESOURCE_DIR/supervisors/*; do : > $f; done")
+    assert Place(place.root, release_grace_seconds=0.1).release().state is ResourceState.GONE
+    assert living(place) == []
+    assert [pid for pid in supervision_pids(place.directory) if not zombie(pid)] == []
 
 
 def test_release_does_not_wait_for_what_obeys(place: Place) -> None:

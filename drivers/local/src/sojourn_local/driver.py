@@ -72,7 +72,6 @@ class LocalDriver:
             config_class=LocalConfig,
             transfers=("in_place", "copy"),
             fencing=True,
-            late_effects=False,
             # What a call of a dead process did is on this machine, and there for everybody to see.
             late_effects=False,
         )
