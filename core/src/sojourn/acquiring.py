@@ -121,13 +121,12 @@ async def acquire(runtime: Runtime, wanted: Wanted) -> HeldLease:
     )
     await runtime.plugins.admit(operation)
     new = _intent(runtime, wanted, driver)
-    try:
-        lease = await runtime.store.run(_insert, new)
-    except LeaseExists as error:
-        return await _join(runtime, error.existing, environment)
-    step = runtime.own(_finish(runtime, lease, wanted, driver), lease_id=lease.id)
+    # The insert is part of the step: a caller cancelled right after it must not leave a row that nobody works on.
+    step = runtime.own(_acquire(runtime, new, wanted, driver), lease_id=new.id)
     try:
         return await asyncio.shield(step)
+    except LeaseExists as error:
+        return await _join(runtime, error.existing, environment)
     except asyncio.CancelledError:
         runtime.own(_give_back(runtime, step))
         raise
@@ -219,7 +218,7 @@ async def _give_back(runtime: Runtime, step: asyncio.Task[HeldLease]) -> None:
     """Nobody waits for the lease any more: release it as soon as it is there."""
     try:
         held = await step
-    except (EnvironmentRunError, StoreError):
+    except (EnvironmentRunError, LeaseExists, StoreError):
         return  # the step has already put right what there was to put right
     await releasing.release_held(runtime, held, releasing.Ending(LeaseOutcome.EXPIRED, "cancelled while acquiring"))
 
@@ -227,11 +226,15 @@ async def _give_back(runtime: Runtime, step: asyncio.Task[HeldLease]) -> None:
 # -- the step ---------------------------------------------------------------------------------------------------------
 
 
-async def _finish(runtime: Runtime, lease: Lease, wanted: Wanted, driver: Driver) -> HeldLease:
-    """From the committed intent to an active lease; every way out leaves the row telling the truth."""
+async def _acquire(runtime: Runtime, new: leases.NewLease, wanted: Wanted, driver: Driver) -> HeldLease:
+    """From the intent to an active lease; every way out leaves the row telling the truth."""
+    lease = await runtime.store.run(_insert, new)
     redactor = Redactor()
     try:
-        config, redactor = await runtime.config_of(lease, driver)
+        config, _ = await runtime.config_of(lease, driver)
+        variables = wanted.variables.over(wanted.environment.env)
+        # Those of the variables as well: a provider may echo what it was told elsewhere.
+        redactor = Redactor.of(config, await runtime.secrets.resolved(variables, "env"))
         result = await _call_driver(runtime, lease, wanted, driver, config, redactor)
     except (DriverError, asyncio.CancelledError) as error:
         await _failed(runtime, lease, driver, error, wanted.actor)
@@ -239,7 +242,7 @@ async def _finish(runtime: Runtime, lease: Lease, wanted: Wanted, driver: Driver
     held = await _activate(runtime, lease, wanted, driver, result, redactor)
     problem = _unbounded(wanted, result)
     if problem:
-        await releasing.release_held(runtime, held, releasing.Ending(LeaseOutcome.FAILED, problem))
+        await releasing.release_now(runtime, held, releasing.Ending(LeaseOutcome.FAILED, problem))
         raise _acquire_error(lease, Unbounded(problem))
     return held
 
@@ -374,7 +377,8 @@ async def _record_unknown(
         return leases.acquire_unknown(conn, lease, reason=reason, outcome=LeaseOutcome.FAILED, not_before=not_before)
 
     pending = await _with_patience(runtime, unknown)
-    await releasing.clean_up(runtime, pending, actor)
+    # At once, though it may be too early to be final: what is there already should not stay longer than it must.
+    await releasing.clean_up(runtime, pending, actor, force=True)
 
 
 async def _with_patience(runtime: Runtime, unknown: object) -> Lease:

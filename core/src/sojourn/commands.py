@@ -34,6 +34,7 @@ class CommandSpec:
         user: None for the driver's default.
         output_limit_bytes: how much of each stream the result keeps; None for the setting.
         streamed: whether somebody reads the output while the command runs.
+        closing: it belongs to the release itself (a teardown command), so it may run while the lease is being given back.
     """
 
     argv: Sequence[str] = attrs.field(repr=False)
@@ -45,6 +46,7 @@ class CommandSpec:
     user: str | None = None
     output_limit_bytes: int | None = None
     streamed: bool = False
+    closing: bool = False
 
 
 async def prepare(runtime: Runtime, held: HeldLease, spec: CommandSpec, actor: Actor | None = None) -> Execution:
@@ -54,7 +56,7 @@ async def prepare(runtime: Runtime, held: HeldLease, spec: CommandSpec, actor: A
         LeaseLost: the lease is over.
         EnvironmentRunError: ``execution_failed``, because the command cannot be run as asked.
     """
-    _check_usable(held)
+    _check_usable(held, spec)
     try:
         request, redactor = await _request(runtime, held, spec, agent_or(held.lease.context, actor))
     except DriverError as error:
@@ -101,14 +103,14 @@ def _absolute(root: str | None, cwd: str | None) -> str | None:
     return f"{root.rstrip('/')}/{cwd}"
 
 
-async def run_command(held: HeldLease, execution: Execution) -> ExecuteResult:
-    """Run a prepared command to its end; see `Execution.run`.
+async def run_command(held: HeldLease, execution: Execution, spec: CommandSpec) -> ExecuteResult:
+    """Run the prepared command of ``spec`` to its end; see `Execution.run`.
 
     Raises:
         LeaseLost: the lease is over.
         EnvironmentRunError: ``execution_failed``: it could not be run, or its place is gone.
     """
-    _check_usable(held)
+    _check_usable(held, spec)
     held.running.add(execution)
     try:
         return await execution.run()
@@ -123,8 +125,8 @@ async def run_command(held: HeldLease, execution: Execution) -> ExecuteResult:
             held.unhealthy = f"command {execution.request.exec_id} was lost"
 
 
-def _check_usable(held: HeldLease) -> None:
-    if held.lost.is_set() or held.closing:
+def _check_usable(held: HeldLease, spec: CommandSpec) -> None:
+    if held.lost.is_set() or (held.closing and not spec.closing):
         state = "was given back, or belongs to another holder now" if held.lost.is_set() else "is being given back"
         raise LeaseLost(f"lease {held.lease.id} {state}", lease_id=held.lease.id, phase="execute")
 

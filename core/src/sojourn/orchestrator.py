@@ -581,6 +581,8 @@ class Orchestrator:
         self._closed = True
         runtime = self._runtime
         try:
+            # First the steps in progress: an acquire that ends now gives a lease that has to be released as well.
+            await runtime.drain()
             if runtime.settings.release_on_close:
                 await self._release_all()
             await runtime.drain()

@@ -65,10 +65,17 @@ async def provision(runtime: Runtime, held: HeldLease, command: str) -> Provisio
     return record
 
 
-async def shell(runtime: Runtime, held: HeldLease, command: str, timeout_seconds: float) -> ExecuteResult:
-    """Run a shell command in the realized workspace."""
-    spec = CommandSpec(argv=shell_argv(command), timeout_seconds=timeout_seconds, output_limit_bytes=2 * TAIL_BYTES)
-    return await run_command(held, await prepare(runtime, held, spec))
+async def shell(
+    runtime: Runtime, held: HeldLease, command: str, timeout_seconds: float, *, closing: bool = False
+) -> ExecuteResult:
+    """Run a shell command in the realized workspace; with ``closing`` as a part of the release."""
+    spec = CommandSpec(
+        argv=shell_argv(command),
+        timeout_seconds=timeout_seconds,
+        output_limit_bytes=2 * TAIL_BYTES,
+        closing=closing,
+    )
+    return await run_command(held, await prepare(runtime, held, spec), spec)
 
 
 def failure_detail(what: str, result: ExecuteResult) -> str:

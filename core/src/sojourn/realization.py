@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,9 +125,8 @@ async def _default_root(runtime: Runtime, held: HeldLease, actor: Actor) -> str 
     """What is done for a driver without ``realize``: make the folder that it named at acquire."""
     root = held.lease.remote_cwd
     if root is not None:
-        made = await run_command(
-            held, await prepare(runtime, held, CommandSpec(argv=("mkdir", "-p", "--", root), cwd="/"), actor)
-        )
+        spec = CommandSpec(argv=("mkdir", "-p", "--", root), cwd="/")
+        made = await run_command(held, await prepare(runtime, held, spec, actor), spec)
         if not made.ok:
             raise Refused(f"the workspace's root {root} cannot be made: {failure_detail('mkdir', made)}")
     return root
@@ -161,7 +159,7 @@ async def _transfer(held: HeldLease, target: ExecutionTarget, workspace: Workspa
         )
     try:
         plan = await plan_copy(Path(workspace.local_path), workspace.exclude)
-        await asyncio.to_thread(copy_tree, plan, Path(target.cwd or ""))
+        await copy_tree(plan, Path(target.cwd or ""))
     except WorkspaceError as error:
         raise _failed(held.lease, "transfer", "Failed to copy the workspace for environment", error) from error
 
@@ -204,13 +202,10 @@ async def _note_failure(runtime: Runtime, held: HeldLease, record: ProvisionReco
 
 async def _closing_command(runtime: Runtime, held: HeldLease, what: str, command: str) -> str | None:
     """Run a teardown or cleanup command; answer what went wrong."""
-    held.closing, closing = False, held.closing
     try:
-        result = await shell(runtime, held, command, runtime.settings.teardown_timeout_seconds)
+        result = await shell(runtime, held, command, runtime.settings.teardown_timeout_seconds, closing=True)
     except EnvironmentRunError as error:
         return f"{what}: {error}"
-    finally:
-        held.closing = closing
     return None if result.ok else f"{what}: {failure_detail(what, result)}"
 
 

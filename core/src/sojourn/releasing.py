@@ -38,7 +38,7 @@ from sojourn.workspace.worktrees import remove_recorded_worktree
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["Ending", "LeaseError", "ReleaseReport", "clean_up", "record", "release_held", "release_row"]
+__all__ = ["Ending", "LeaseError", "ReleaseReport", "clean_up", "record", "release_held", "release_now", "release_row"]
 
 log = logging.getLogger("sojourn.leases")
 
@@ -93,13 +93,16 @@ async def release_held(runtime: Runtime, held: HeldLease, ending: Ending) -> Lea
     """
     step = runtime.steps.get(held.lease.id)
     if step is None:
-        step = runtime.own(_release_held(runtime, held, ending), lease_id=held.lease.id)
+        step = runtime.own(release_now(runtime, held, ending), lease_id=held.lease.id)
     lease: Lease = await asyncio.shield(step)
     return lease
 
 
-async def _release_held(runtime: Runtime, held: HeldLease, ending: Ending) -> Lease:
+async def release_now(runtime: Runtime, held: HeldLease, ending: Ending) -> Lease:
+    """The release itself, for a step of ours that ends a lease; everybody else calls `release_held`."""
     held.closing = True
+    if held.unhealthy and ending.outcome is LeaseOutcome.RELEASED:
+        ending = attrs.evolve(ending, outcome=LeaseOutcome.FAILED, reason=ending.reason or held.unhealthy)
     try:
         claimed = await runtime.store.run(_claim, runtime.holder_id, held.lease, ending)
     except LeaseLost:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import attrs
 
 from sojourn.drivers import Driver, DriverRegistry
-from sojourn.errors import DriverError, InvalidConfig
+from sojourn.errors import DriverBug, DriverError, InvalidConfig
 from sojourn.execution import Execution
 from sojourn.models import Actor, RunContext, StopReason
 from sojourn.plugins import Plugins
@@ -177,6 +177,10 @@ class Runtime:
                 # Neither chained nor kept: the original repeats the secret.
                 raise _same_error(error, clean) from None
             raise
+        except Exception as error:
+            # Only a plugin's `around` gets here with a foreign error, and what it raises is the driver's answer.
+            text = redactor.text(f"{type(error).__name__}: {error}")
+            raise DriverBug(f"{name} of driver {lease.driver} failed in a plugin: {text}") from error
         finally:
             current_lease.reset(token)
 

@@ -119,7 +119,7 @@ class Session:
             user=user,
             output_limit_bytes=output_limit_bytes,
         )
-        return await run_command(self._held, await prepare(self._runtime, self._held, spec))
+        return await run_command(self._held, await prepare(self._runtime, self._held, spec), spec)
 
     @asynccontextmanager
     async def start(
@@ -154,7 +154,8 @@ class Session:
             output_limit_bytes=output_limit_bytes,
             streamed=True,
         )
-        command = Command(self._held, await prepare(self._runtime, self._held, spec), pipe)
+        execution = await prepare(self._runtime, self._held, spec)
+        command = Command(execution, asyncio.create_task(run_command(self._held, execution, spec)), pipe)
         try:
             yield command
         finally:
@@ -219,10 +220,10 @@ class Command:
         stdin: what feeds it, for a command started with ``stdin=PIPE``; else None.
     """
 
-    def __init__(self, held: HeldLease, execution: Execution, stdin: CommandStdin | None) -> None:
+    def __init__(self, execution: Execution, task: asyncio.Task[ExecuteResult], stdin: CommandStdin | None) -> None:
         """Use `Session.start`."""
         self._execution = execution
-        self._task = asyncio.create_task(run_command(held, execution))
+        self._task = task
         self._read = False
         self.stdin = stdin
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -139,20 +141,36 @@ def _checked_size(source: Path, entry: bytes) -> int:
     raise WorkspaceError(os.fsdecode(path), "is a pipe, socket or device; only files, folders and links are copied")
 
 
-def copy_tree(plan: CopyPlan, target: Path) -> None:
-    """Copy what was planned into ``target``, an existing empty folder. Blocks; run it in a thread.
+async def copy_tree(plan: CopyPlan, target: Path) -> None:
+    """Copy what was planned into ``target``, an existing empty folder.
 
     Every step goes through folder descriptors and follows no link, so that a tree that changes meanwhile can lead neither the
-    reading nor the writing elsewhere. Modes and modification times are kept.
+    reading nor the writing elsewhere. Modes and modification times are kept. When the caller is cancelled, the copying has
+    ended before CancelledError is raised: nothing is written any more.
 
     Raises:
         WorkspaceError: something changed into what it was not when it was planned, or could not be copied.
     """
+    stop = threading.Event()
+    work = asyncio.ensure_future(asyncio.to_thread(_copy_all, plan, target, stop))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait({work})
+        if not work.cancelled():
+            work.exception()
+        raise
+
+
+def _copy_all(plan: CopyPlan, target: Path, stop: threading.Event) -> None:
     source_fd = os.open(plan.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     folders: list[tuple[bytes, int]] = []
     try:
         for entry in plan.entries:
+            if stop.is_set():
+                return
             try:
                 mode = _copy_entry(source_fd, target_fd, entry)
             except OSError as error:

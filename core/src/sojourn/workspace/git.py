@@ -39,9 +39,11 @@ async def git(directory: Path, *arguments: str, check: bool = True, index: Path 
         raise WorkspaceError(str(directory), "git is not installed; install it, or use another mode") from None
     try:
         out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_SECONDS)
-    except (TimeoutError, asyncio.CancelledError):
+    except (TimeoutError, asyncio.CancelledError) as error:
         process.kill()
         await process.wait()
+        if isinstance(error, TimeoutError):
+            raise WorkspaceError(str(directory), f"git {arguments[0]} took longer than {TIMEOUT_SECONDS:g} s") from None
         raise
     if process.returncode != 0 and check:
         reason = err.decode("utf-8", "replace").strip().splitlines()

@@ -136,9 +136,11 @@ async def _remove(worktree: Worktree, lease: Lease) -> None:
         return
     if (path / ".git").exists():
         await _save(path, lease)
-        await git(repository, "worktree", "remove", "--force", str(path))
+        # Twice: git locks a worktree while it makes it, and a crash leaves it locked.
+        await git(repository, "worktree", "remove", "--force", "--force", str(path))
     elif path.exists():
         await asyncio.to_thread(shutil.rmtree, path)
+    await git(repository, "worktree", "unlock", str(path), check=False)
     await git(repository, "worktree", "prune")
     if worktree.made_branch and await _head(repository, worktree.branch) == worktree.base:
         await git(repository, "branch", "--quiet", "-D", worktree.branch)
