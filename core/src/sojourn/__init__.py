@@ -108,7 +108,7 @@ _WHERE: dict[str, tuple[str, ...]] = {
     "sojourn.releasing": ("LeaseError", "ReleaseReport"),
     "sojourn.resolution": ("UNSET", "LevelTrace", "Resolution", "Selection", "Unset"),
     "sojourn.secrets": ("Secret",),
-    "sojourn.session": ("PIPE", "Command", "Pipe", "Session"),
+    "sojourn.session": ("PIPE", "AttachedLease", "Command", "Pipe", "Session"),
     "sojourn.settings": ("Settings",),
     "sojourn.streams": ("BlockingCommandIO", "Chunk"),
     "sojourn.targets": ("ExecutionTarget",),

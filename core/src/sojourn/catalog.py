@@ -6,10 +6,12 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sojourn import releasing, removal
 from sojourn.errors import (
+    DriverError,
     EnvironmentRunError,
     ErrorCode,
     InvalidArgument,
@@ -18,8 +20,9 @@ from sojourn.errors import (
     SojournError,
     StoreError,
 )
-from sojourn.models import Actor, Disposition, RunContext
+from sojourn.models import Actor, ConnectionInfo, ConnectionRequest, Disposition, RunContext
 from sojourn.records import (
+    AdapterSpec,
     Environment,
     EnvironmentStatus,
     ExecutionWorkspace,
@@ -44,6 +47,8 @@ __all__ = ["Environments", "ExecutionWorkspaces", "Leases"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 TIMEOUTS = frozenset({"acquire", "realize", "release", "probe", "resume", "provision"})
+PROMPT_SECONDS = 30.0
+"""The deadline of a hook that a person waits for."""
 Check = Callable[[], None]
 
 
@@ -359,6 +364,69 @@ class Leases:
         lease = await self._existing(lease_id)
         ending = Ending(LeaseOutcome(status), failure_reason, disposition, actor)
         return await self.end_all([lease], ending)
+
+    async def destroy(
+        self, lease_id: str, *, failure_reason: str | None = None, actor: Actor | None = None
+    ) -> ReleaseReport:
+        """Destroy a lease's place whatever its policy says: active, kept for reuse or inspection, or waiting for clean-up.
+
+        Returns:
+            A report; nothing released and no error when it was gone already.
+
+        Raises:
+            LeaseLost: there is no such lease, or it is in the middle of its acquire or release.
+        """
+        lease = await self._existing(lease_id)
+        if lease.status is LeaseStatus.RETAINED:
+            lease = await self._runtime.store.run(leases.retire, lease, failure_reason)
+        outcome = LeaseOutcome.FAILED if failure_reason else LeaseOutcome.EXPIRED
+        return await self.end_all([lease], Ending(outcome, failure_reason, Disposition.DESTROY, actor))
+
+    async def connection(self, lease_id: str, *, actor: Actor | None = None) -> ConnectionInfo:
+        """Say how a person attaches to an active lease: a command to paste, ports.
+
+        Raises:
+            LeaseLost: there is no such lease, or it is not active.
+            EnvironmentRunError: ``driver_unavailable``; ``unsupported_environment`` when the driver cannot say.
+        """
+        held = await self.attached(lease_id)
+        lease, driver = held.lease, held.driver
+        try:
+            config, redactor = await self._runtime.config_of(lease, driver)
+            fields = self._runtime.request_fields(lease, config, agent_or(lease.context, actor), PROMPT_SECONDS)
+            request = ConnectionRequest(**fields, cwd=held.cwd)
+            call = partial(driver.connection, request)
+            return await self._runtime.call("connection", lease, request.actor, redactor, call)
+        except DriverError as error:
+            raise EnvironmentRunError(
+                ErrorCode.UNSUPPORTED_ENVIRONMENT,
+                f"lease {lease.id} in environment {lease.environment_name!r} cannot be attached to: {error}",
+                environment_id=lease.environment_id,
+                driver=lease.driver,
+                lease_id=lease.id,
+                phase="connection",
+            ) from error
+
+    async def attached(self, lease_id: str) -> HeldLease:
+        """Return the live side of an active lease: ours, or one made from the row of somebody else's.
+
+        Raises:
+            LeaseLost: there is no such lease, or it is not active.
+            EnvironmentRunError: ``driver_unavailable``.
+        """
+        lease = await self._existing(lease_id)
+        if lease.id in self._runtime.held:
+            return self._runtime.held[lease.id]
+        if lease.status is not LeaseStatus.ACTIVE:
+            raise LeaseLost(f"lease {lease.id} is {lease.status}; only an active one can be used", lease_id=lease.id)
+        environment = await self._runtime.store.read(environments.get, lease.environment_id)
+        return HeldLease(
+            lease=lease,
+            driver=self._runtime.drivers.get(lease.driver),
+            env=environment.env if environment else {},
+            adapter=AdapterSpec(type="command"),
+            cwd=lease.remote_cwd,
+        )
 
     async def release_run(self, run: RunContext, ending: Ending) -> ReleaseReport:
         """Give back every active lease of a run; see `Orchestrator.release_for_run`."""

@@ -38,7 +38,7 @@ from sojourn.releasing import Ending, ReleaseReport
 from sojourn.resolution import Resolution, Selection
 from sojourn.resolvers import Resolve, SecretResolver
 from sojourn.runtime import HeldLease, Runtime, agent_or
-from sojourn.session import Session
+from sojourn.session import AttachedLease, Session
 from sojourn.settings import Settings
 from sojourn.store import Store, activity, clock, holders, workspaces
 from sojourn.targets import ExecutionTarget, resolve_target
@@ -539,6 +539,25 @@ class Orchestrator:
         async with session._released_at_the_end(actor):
             session.realization = await self.realize_for_run(acquisition, workspace, overlay=overlay, actor=actor)
             yield session
+
+    @asynccontextmanager
+    async def attach(self, lease_id: str, *, actor: Actor | None = None) -> AsyncIterator[AttachedLease]:
+        """Run commands by hand in an active lease, whoever holds it; leaving the block releases nothing.
+
+        They get the stored environment's variables, not those that the run was given on top.
+
+        Args:
+            lease_id: which.
+            actor: who asks; None is the operator.
+
+        Raises:
+            LeaseLost: there is no such lease, or it is not active.
+            EnvironmentRunError: ``driver_unavailable`` or ``transport_resolution_failed``.
+        """
+        self._check()
+        held = await self.leases.attached(lease_id)
+        target = await resolve_target(self._runtime, held, held.cwd, actor or Actor(type="operator"))
+        yield AttachedLease(self._runtime, held, target)
 
     # -- clean-up and record ------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from sojourn.targets import ExecutionTarget
 if TYPE_CHECKING:
     from sojourn.orchestrator import Acquisition, Realization
 
-__all__ = ["PIPE", "Command", "Pipe", "Session"]
+__all__ = ["PIPE", "AttachedLease", "Command", "Pipe", "Session"]
 
 log = logging.getLogger("sojourn.session")
 
@@ -41,24 +41,12 @@ PIPE = Pipe.PIPE
 """``stdin=PIPE``: the command's stdin is what `Command.stdin` is given."""
 
 
-class Session:
-    """A realized lease. Made by `Orchestrator.session`.
+class Executor:
+    """Runs commands in a lease; what `Session` and `AttachedLease` have in common."""
 
-    Attributes:
-        acquisition: the environment, why it was chosen, and the lease as acquired.
-        realization: where the workspace is.
-        release_report: what became of the lease; None until the block is left.
-    """
-
-    realization: Realization
-
-    def __init__(self, runtime: Runtime, held: HeldLease, acquisition: Acquisition) -> None:
-        """Use `Orchestrator.session`."""
+    def __init__(self, runtime: Runtime, held: HeldLease) -> None:
         self._runtime = runtime
         self._held = held
-        self._failure: str | None = None
-        self.acquisition = acquisition
-        self.release_report: ReleaseReport | None = None
 
     @property
     def lease(self) -> Lease:
@@ -66,18 +54,9 @@ class Session:
         return self._held.lease
 
     @property
-    def target(self) -> ExecutionTarget:
-        """Where commands run."""
-        return self.realization.target
-
-    @property
     def lost(self) -> asyncio.Event:
         """Set when the lease is over or is not ours any more."""
         return self._held.lost
-
-    def fail(self, reason: str) -> None:
-        """Let the lease end as ``failed`` though the block is left without an exception, e.g. after a red test run."""
-        self._failure = reason
 
     async def execute(
         self,
@@ -160,6 +139,47 @@ class Session:
             yield command
         finally:
             await command._finish()
+
+
+class AttachedLease(Executor):
+    """A lease that somebody else may hold, for a look by hand. Made by `Orchestrator.attach`; leaving it releases nothing.
+
+    Attributes:
+        target: where commands run.
+    """
+
+    def __init__(self, runtime: Runtime, held: HeldLease, target: ExecutionTarget) -> None:
+        """Use `Orchestrator.attach`."""
+        super().__init__(runtime, held)
+        self.target = target
+
+
+class Session(Executor):
+    """A realized lease. Made by `Orchestrator.session`.
+
+    Attributes:
+        acquisition: the environment, why it was chosen, and the lease as acquired.
+        realization: where the workspace is.
+        release_report: what became of the lease; None until the block is left.
+    """
+
+    realization: Realization
+
+    def __init__(self, runtime: Runtime, held: HeldLease, acquisition: Acquisition) -> None:
+        """Use `Orchestrator.session`."""
+        super().__init__(runtime, held)
+        self._failure: str | None = None
+        self.acquisition = acquisition
+        self.release_report: ReleaseReport | None = None
+
+    @property
+    def target(self) -> ExecutionTarget:
+        """Where commands run."""
+        return self.realization.target
+
+    def fail(self, reason: str) -> None:
+        """Let the lease end as ``failed`` though the block is left without an exception, e.g. after a red test run."""
+        self._failure = reason
 
     async def extend(self, by: timedelta | float) -> datetime:
         """Give the lease more time, counted from its present end; return the new end.
