@@ -25,14 +25,11 @@ class TestInstalledDriver(DriverContract):
 
     @pytest.fixture(autouse=True)
     def _options(self, request: pytest.FixtureRequest) -> None:
-        if request.config.getoption("--sojourn-driver") is None:
+        self.options = request.config.option
+        if self.options.sojourn_driver is None:
             pytest.skip("no --sojourn-driver NAME was given")
-
-    @pytest.fixture(autouse=True, scope="class")
-    @classmethod
-    def _declared(cls, request: pytest.FixtureRequest) -> None:
-        cls.options = request.config.option
-        cls.capabilities = declared(request.config.getoption("--sojourn-capability"))
+        # Of this test's object: the class is one for all drivers.
+        self.capabilities = declared(self.options.sojourn_capability)  # type: ignore[misc]
 
     def make_driver(self) -> object:
         """Return a new object of the installed driver."""

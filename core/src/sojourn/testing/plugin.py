@@ -58,7 +58,7 @@ def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark clauses with their level and what is expected of them; refuse marks that hide one."""
     for item in items:
-        cls = getattr(item, "cls", None)
+        cls: Any = getattr(item, "cls", None)
         clause = getattr(getattr(item, "function", None), "sojourn_clause", None)
         if not _is_contract(cls) or item.originalname not in _clause_names(cls):  # type: ignore[attr-defined]
             continue
@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note what came of a clause."""
     result = yield
-    cls = getattr(item, "cls", None)
+    cls: Any = getattr(item, "cls", None)
     name = getattr(item, "originalname", item.name)
     if _is_contract(cls) and name in _clause_names(cls) and (result.when == "call" or result.outcome != "passed"):
         report = _report(item.config, item, cls)

@@ -50,7 +50,7 @@ class ContractReport:
 
     def conformant(self) -> Level | None:
         """Return the highest level up to which nothing failed or was left out, but for undeclared capabilities."""
-        reached = None
+        reached: Level | None = None
         for level in Level:
             if any(self.verdict(c) not in ("passed", "undeclared") for c in self.clauses if c.level is level):
                 return reached
@@ -63,8 +63,8 @@ class ContractReport:
         for level in Level:
             counts = self.counts(c for c in self.clauses if c.level is level)
             levels.append(f"{level} {counts['passed']}/{sum(counts.values())}")
-        level = self.conformant()
-        said = f"conformant {level}" if level else "not conformant"
+        conformant = self.conformant()
+        said = f"conformant {conformant}" if conformant else "not conformant"
         return f"{self.title} (driver {self.driver or '?'}): {', '.join(levels)}; {said}"
 
     def document(self) -> dict[str, object]:
