@@ -124,16 +124,14 @@ async def acquire(runtime: Runtime, wanted: Wanted) -> HeldLease:
     # The insert is part of the step: a caller cancelled right after it must not leave a row that nobody works on.
     step = runtime.own(_acquire(runtime, new, wanted, driver), lease_id=new.id)
     try:
-        return await asyncio.shield(step)
+        return await _wait_for(runtime, step)
     except LeaseExists as error:
         return await _join(runtime, error.existing, environment)
-    except asyncio.CancelledError:
-        runtime.own(_give_back(runtime, step))
-        raise
 
 
-def _insert(conn: Connection, new: leases.NewLease) -> Lease:
-    stored = environments.get(conn, new.environment_id)
+def _insert(conn: Connection, new: leases.NewLease, lifetime: timedelta) -> Lease:
+    # Locked, not read: two transactions must not count the same free slot.
+    stored = environments.lock(conn, new.environment_id)
     if stored is None or stored.status != "active":
         state = "was deleted" if stored is None else f"became {stored.status}"
         raise EnvironmentRunError(
@@ -152,7 +150,7 @@ def _insert(conn: Connection, new: leases.NewLease) -> Lease:
             phase="acquire",
             retryable=True,
         )
-    return leases.insert_intent(conn, new)
+    return leases.insert_intent(conn, attrs.evolve(new, expires_at=new.expires_at or clock.now(conn) + lifetime))
 
 
 def _intent(runtime: Runtime, wanted: Wanted, driver: Driver) -> leases.NewLease:
@@ -197,8 +195,7 @@ async def _join(runtime: Runtime, existing: Lease, environment: Environment) -> 
     if existing.holder_id == runtime.holder_id and existing.environment_id == environment.id:
         step = runtime.steps.get(existing.id)
         if existing.status is LeaseStatus.ACQUIRING and step is not None:
-            held: HeldLease = await asyncio.shield(step)
-            return held
+            return await _wait_for(runtime, step)
         if existing.id in runtime.held and existing.status is LeaseStatus.ACTIVE:
             return runtime.held[existing.id]
     raise EnvironmentRunError(
@@ -212,6 +209,19 @@ async def _join(runtime: Runtime, existing: Lease, environment: Environment) -> 
         phase="acquire",
         retryable=True,
     )
+
+
+async def _wait_for(runtime: Runtime, step: asyncio.Task[HeldLease]) -> HeldLease:
+    """Wait for an acquire, maybe together with others; when the last of them is cancelled the lease is given back."""
+    runtime.waiting[step] = runtime.waiting.get(step, 0) + 1
+    try:
+        # One who got the lease stays counted, so that nobody else gives it back.
+        return await asyncio.shield(step)
+    except asyncio.CancelledError:
+        runtime.waiting[step] -= 1
+        if not runtime.waiting[step]:
+            runtime.own(_give_back(runtime, step))
+        raise
 
 
 async def _give_back(runtime: Runtime, step: asyncio.Task[HeldLease]) -> None:
@@ -228,7 +238,7 @@ async def _give_back(runtime: Runtime, step: asyncio.Task[HeldLease]) -> None:
 
 async def _acquire(runtime: Runtime, new: leases.NewLease, wanted: Wanted, driver: Driver) -> HeldLease:
     """From the intent to an active lease; every way out leaves the row telling the truth."""
-    lease = await runtime.store.run(_insert, new)
+    lease = await runtime.store.run(_insert, new, timedelta(seconds=runtime.settings.lease_lifetime_seconds))
     redactor = Redactor()
     try:
         config, _ = await runtime.config_of(lease, driver)

@@ -192,9 +192,10 @@ class Driver:
         """Call ``target``: pure, so directly; the answer is checked like any other."""
         try:
             answer = self._caller("target")(request=request)
-        except DriverError:
+        except (DriverError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
+            # It runs in the caller's task: a SystemExit would end the host's event loop.
             raise DriverBug(f"driver {self.name}: target raised {type(error).__name__}: {error}") from error
         if not isinstance(answer, models.Target):
             raise DriverBug(f"driver {self.name}: target returned {type(answer).__name__}")

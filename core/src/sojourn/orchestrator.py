@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import attrs
 
@@ -16,7 +16,7 @@ from sojourn import acquiring, doctor, probing, reaping, releasing, resolution
 from sojourn.catalog import Environments, ExecutionWorkspaces, Leases
 from sojourn.doctor import Health
 from sojourn.drivers import DriverRegistry
-from sojourn.errors import EnvironmentRunError, SojournError, StoreError, WrongContext
+from sojourn.errors import SojournError, StoreError, WrongContext
 from sojourn.explanation import Explanation, explain
 from sojourn.hosts import this_process
 from sojourn.ids import new_id
@@ -35,7 +35,7 @@ from sojourn.records import (
     LeasePolicy,
 )
 from sojourn.releasing import Ending, ReleaseReport
-from sojourn.resolution import Resolution, Selection
+from sojourn.resolution import LevelTrace, Resolution, Selection
 from sojourn.resolvers import Resolve, SecretResolver
 from sojourn.runtime import HeldLease, Runtime, agent_or
 from sojourn.session import AttachedLease, Session
@@ -44,7 +44,7 @@ from sojourn.store import Store, activity, clock, holders, workspaces
 from sojourn.targets import ExecutionTarget, resolve_target
 from sojourn.variables import Variables
 
-__all__ = ["Acquisition", "LeaseContext", "Orchestrator", "Realization"]
+__all__ = ["Acquisition", "LeaseContext", "LeaseTerms", "Orchestrator", "Realization"]
 
 COMMAND = AdapterSpec(type="command")
 
@@ -77,6 +77,30 @@ class Realization:
     target: ExecutionTarget
     remote_execution: SshTarget | None
     execution_workspace: ExecutionWorkspace | None
+
+
+class LeaseTerms(TypedDict, total=False):
+    """What a caller may ask of a lease, beyond where and for whom.
+
+    Args:
+        adapter: what will run there; ``command`` by default, and an adapter that nobody registered runs anywhere.
+        policy: what becomes of the place when the run is over; None is the environment's.
+        transfer: how the workspace will get there, ``copy`` or ``in_place``; None is the driver's default.
+        variables: over the environment's own.
+        lease_key: tells several leases of one run apart.
+        expires_at: when the lease ends at the latest; None is the setting.
+        require_expiry: give the lease back unless the provider itself ends the place by then.
+        actor: who asks; None is the run's agent, else the operator.
+    """
+
+    adapter: str
+    policy: LeasePolicy | None
+    transfer: Transfer | None
+    variables: Variables | None
+    lease_key: str
+    expires_at: datetime | None
+    require_expiry: bool
+    actor: Actor | None
 
 
 class Orchestrator:
@@ -251,92 +275,49 @@ class Orchestrator:
 
     # -- acquire ------------------------------------------------------------------------------------------------------
 
-    async def acquire_lease(
-        self,
-        environment: Environment,
-        run: RunContext,
-        *,
-        adapter: str = "command",
-        policy: LeasePolicy | None = None,
-        transfer: Transfer | None = None,
-        variables: Variables | None = None,
-        lease_key: str = "default",
-        expires_at: datetime | None = None,
-        require_expiry: bool = False,
-        actor: Actor | None = None,
-    ) -> Lease:
+    async def acquire_lease(self, environment: Environment, run: RunContext, **terms: Unpack[LeaseTerms]) -> Lease:
         """Lease a place in ``environment`` for ``run``. The same run asking again gets the same lease.
 
         Args:
             environment: as resolved or stored.
             run: for whom; a run without an id is an operator's test and never joined with another.
-            adapter: what will run there.
-            policy: None is the environment's.
-            transfer: how the workspace will get there; None is the driver's default.
-            variables: over the environment's own.
-            lease_key: tells several leases of one run apart.
-            expires_at: when the lease ends at the latest; None is the setting.
-            require_expiry: give the lease back unless the provider itself ends the place by then.
-            actor: who asks; None is the run's agent, else the operator.
+            terms: see `LeaseTerms`.
 
         Raises:
             EnvironmentRunError: ``invalid_config``, ``unsupported_environment``, ``driver_unavailable``, ``probe_failed``,
                 ``capacity_exceeded`` or ``lease_acquire_failed``; nothing is left behind, or clean-up knows of it.
         """
         self._check()
-        return (
-            await self._acquire(
-                environment,
-                run,
-                adapter=adapter,
-                policy=policy,
-                transfer=transfer,
-                variables=variables,
-                lease_key=lease_key,
-                expires_at=expires_at,
-                require_expiry=require_expiry,
-                actor=actor,
-                metadata={},
-            )
-        ).lease
+        return (await self._acquire(environment, run, terms)).lease
 
     async def _acquire(
-        self,
-        environment: Environment,
-        run: RunContext,
-        *,
-        adapter: str,
-        policy: LeasePolicy | None,
-        transfer: Transfer | None,
-        variables: Variables | None,
-        lease_key: str,
-        expires_at: datetime | None,
-        require_expiry: bool,
-        actor: Actor | None,
-        metadata: dict[str, object],
+        self, environment: Environment, run: RunContext, terms: LeaseTerms, trace: tuple[LevelTrace, ...] = ()
     ) -> HeldLease:
-        if run.tenant != self._runtime.tenant or environment.tenant != self._runtime.tenant:
-            raise resolution.foreign(environment, self._runtime.tenant)
-        policy = policy or environment.policy
-        variables = variables or Variables()
+        runtime = self._runtime
+        if run.tenant != runtime.tenant or environment.tenant != runtime.tenant:
+            raise resolution.foreign(environment, runtime.tenant)
+        adapter = terms.get("adapter", COMMAND.type)
+        policy = terms.get("policy") or environment.policy
+        variables = terms.get("variables") or Variables()
         transfer = await acquiring.check(
-            self._runtime, environment, transfer=transfer, policy=policy, variables=variables
+            runtime, environment, transfer=terms.get("transfer"), policy=policy, variables=variables
         )
-        await probing.require(self._runtime, environment, agent_or(run, actor))
+        actor = agent_or(run, terms.get("actor"))
+        await probing.require(runtime, environment, actor)
         wanted = acquiring.Wanted(
             environment=environment,
             run=run,
             adapter=self._adapters.get(adapter, AdapterSpec(type=adapter)),
-            actor=agent_or(run, actor),
+            actor=actor,
             policy=policy,
             transfer=transfer,
             variables=variables,
-            lease_key=lease_key,
-            expires_at=expires_at,
-            require_expiry=require_expiry,
-            metadata=metadata,
+            lease_key=terms.get("lease_key", "default"),
+            expires_at=terms.get("expires_at"),
+            require_expiry=terms.get("require_expiry", False),
+            metadata={"resolution": [attrs.asdict(level) for level in trace]} if trace else {},
         )
-        return await acquiring.acquire(self._runtime, wanted)
+        return await acquiring.acquire(runtime, wanted)
 
     async def resolve_transport(self, lease: Lease, *, actor: Actor | None = None) -> SshTarget | None:
         """Return the ssh facts of a lease that is reached by ssh, else None.
@@ -350,43 +331,29 @@ class Orchestrator:
         return target.target if isinstance(target.target, SshTarget) else None
 
     async def acquire_for_run(
-        self,
-        run: RunContext,
-        selection: Selection | str | None = None,
-        *,
-        adapter: str = "command",
-        policy: LeasePolicy | None = None,
-        transfer: Transfer | None = None,
-        variables: Variables | None = None,
-        lease_key: str = "default",
-        expires_at: datetime | None = None,
-        require_expiry: bool = False,
-        actor: Actor | None = None,
+        self, run: RunContext, selection: Selection | str | None = None, **terms: Unpack[LeaseTerms]
     ) -> Acquisition:
-        """Resolve, acquire, resolve the transport; if the last fails the place is given back. Arguments as for the single steps.
+        """Resolve, acquire, resolve the transport; if the last fails the place is given back.
+
+        Args:
+            run: for whom.
+            selection: as for `resolve_environment`.
+            terms: see `LeaseTerms`.
 
         Raises:
             EnvironmentRunError: of any of the three steps.
         """
         found = await self.resolve_environment(
-            selection, adapter=adapter, execution_workspace_id=run.execution_workspace_id
+            selection,
+            adapter=terms.get("adapter", COMMAND.type),
+            execution_workspace_id=run.execution_workspace_id,
         )
-        held = await self._acquire(
-            found.environment,
-            await self._with_stored_mode(run),
-            adapter=adapter,
-            policy=policy,
-            transfer=transfer,
-            variables=variables,
-            lease_key=lease_key,
-            expires_at=expires_at,
-            require_expiry=require_expiry,
-            actor=actor,
-            metadata={"resolution": [attrs.asdict(level) for level in found.trace]},
-        )
+        actor = terms.get("actor")
+        held = await self._acquire(found.environment, await self._with_stored_mode(run), terms, found.trace)
         try:
             transport = await self.resolve_transport(held.lease, actor=actor)
-        except EnvironmentRunError as error:
+        except BaseException as error:
+            # Whatever it is, cancelled or not: nobody else would ever know of the lease.
             await self._give_back(held, error)
             raise
         return Acquisition(
@@ -409,8 +376,12 @@ class Orchestrator:
 
     async def _give_back(self, held: HeldLease, error: BaseException) -> None:
         """Release after a failure; what goes wrong with that is noted on the failure and never hides it."""
+        # Of a foreign exception only the type: its text may hold anything, secrets too.
+        ending = Ending(LeaseOutcome.FAILED, str(error) if isinstance(error, SojournError) else type(error).__name__)
+        if not isinstance(error, Exception):
+            ending = Ending(LeaseOutcome.EXPIRED, "cancelled while acquiring")
         try:
-            done = await releasing.release_held(self._runtime, held, Ending(LeaseOutcome.FAILED, str(error)))
+            done = await releasing.release_held(self._runtime, held, ending)
             if not done.status.terminal:
                 error.add_note(str(releasing.release_error(done)))
         except SojournError as trouble:
@@ -489,14 +460,8 @@ class Orchestrator:
         workspace: Workspace | str | os.PathLike[str] | None = None,
         run: RunContext | None = None,
         selection: Selection | None = None,
-        adapter: str = "command",
-        transfer: Transfer | None = None,
         overlay: Overlay | None = None,
-        variables: Variables | None = None,
-        policy: LeasePolicy | None = None,
-        lease_key: str = "default",
-        expires_at: datetime | None = None,
-        actor: Actor | None = None,
+        **terms: Unpack[LeaseTerms],
     ) -> AsyncIterator[Session]:
         """Acquire, realize, and give back when the block is left.
 
@@ -508,14 +473,8 @@ class Orchestrator:
             workspace: the caller's tree.
             run: for whom; None is an operator's test.
             selection: what each level says.
-            adapter: what will run there.
-            transfer: ``copy`` or ``in_place``; None is the driver's default.
             overlay: commands around the run.
-            variables: over the environment's own.
-            policy: None is the environment's.
-            lease_key: tells several leases of one run apart.
-            expires_at: when the lease ends at the latest.
-            actor: who asks.
+            terms: see `LeaseTerms`.
 
         Raises:
             EnvironmentRunError: of any step.
@@ -524,17 +483,8 @@ class Orchestrator:
         selection = selection or Selection()
         if environment is not None:
             selection = attrs.evolve(selection, requested=environment)
-        acquisition = await self.acquire_for_run(
-            run,
-            selection,
-            adapter=adapter,
-            policy=policy,
-            transfer=transfer,
-            variables=variables,
-            lease_key=lease_key,
-            expires_at=expires_at,
-            actor=actor,
-        )
+        acquisition = await self.acquire_for_run(run, selection, **terms)
+        actor = terms.get("actor")
         session = Session(self._runtime, self._held(acquisition.lease), acquisition)
         async with session._released_at_the_end(actor):
             session.realization = await self.realize_for_run(acquisition, workspace, overlay=overlay, actor=actor)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import attrs
 
@@ -105,6 +106,8 @@ class Runtime:
         self.held: dict[str, HeldLease] = {}
         self.steps: dict[str, asyncio.Task[Any]] = {}
         """The step in progress of each lease: its acquire or its release."""
+        self.waiting: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
+        """How many callers wait for an acquire, or have got its lease."""
         self._owned: set[asyncio.Task[Any]] = set()
 
     # -- work that outlives its caller --------------------------------------------------------------------------------
