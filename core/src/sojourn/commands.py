@@ -11,9 +11,11 @@ from sojourn.errors import DriverError, EnvironmentRunError, ErrorCode, Gone, In
 from sojourn.execution import Execution, check_argv
 from sojourn.ids import new_id
 from sojourn.models import Actor, ExecuteRequest, ExecuteResult
+from sojourn.records import LeaseStatus
 from sojourn.resolvers import Redactor
 from sojourn.runtime import HeldLease, Runtime, agent_or
 from sojourn.secrets import Secret
+from sojourn.store import leases
 from sojourn.streams import LiveIO, Stdin, stdin_source
 from sojourn.variables import refuse_reserved
 
@@ -103,7 +105,7 @@ def _absolute(root: str | None, cwd: str | None) -> str | None:
     return f"{root.rstrip('/')}/{cwd}"
 
 
-async def run_command(held: HeldLease, execution: Execution, spec: CommandSpec) -> ExecuteResult:
+async def run_command(runtime: Runtime, held: HeldLease, execution: Execution, spec: CommandSpec) -> ExecuteResult:
     """Run the prepared command of ``spec`` to its end; see `Execution.run`.
 
     Raises:
@@ -115,6 +117,7 @@ async def run_command(held: HeldLease, execution: Execution, spec: CommandSpec) 
     try:
         return await execution.run()
     except Gone as error:
+        await _check_row(runtime, held, error)
         held.unhealthy = str(error)
         raise _cannot(held, error) from error
     except DriverError as error:
@@ -123,6 +126,16 @@ async def run_command(held: HeldLease, execution: Execution, spec: CommandSpec) 
         held.running.discard(execution)
         if execution.doubtful:
             held.unhealthy = f"command {execution.request.exec_id} was lost"
+
+
+async def _check_row(runtime: Runtime, held: HeldLease, error: Gone) -> None:
+    """The place is gone: perhaps because somebody else gave the lease back, and then that is what to say."""
+    row = await runtime.store.read(leases.get, held.lease.id)
+    if row is None or row.epoch != held.lease.epoch or row.status is not LeaseStatus.ACTIVE:
+        held.lost.set()
+        state = "its row is gone" if row is None else f"it is {row.status} at epoch {row.epoch}"
+        message = f"lease {held.lease.id} is not ours any more: {state}. Somebody else gave it back"
+        raise LeaseLost(message, lease_id=held.lease.id, phase="execute") from error
 
 
 def _check_usable(held: HeldLease, spec: CommandSpec) -> None:

@@ -85,6 +85,7 @@ class Execution:
 
         Raises:
             DriverError: the command could not be run (effect none), or the resource is gone.
+            Exception: what the caller's own stdin raised; the command was ended.
         """
         began = time.monotonic()
         task = asyncio.ensure_future(self.call(self.request, self.io))
@@ -93,6 +94,8 @@ class Execution:
         finally:
             self.ended.set()
             await self.io.end()
+        if self.io.stdin_error is not None:
+            raise self.io.stdin_error
         return self._result(outcome, timedelta(seconds=time.monotonic() - began))
 
     async def _outcome(self, task: asyncio.Future[CommandOutcome]) -> CommandOutcome:

@@ -75,7 +75,7 @@ async def shell(
         output_limit_bytes=2 * TAIL_BYTES,
         closing=closing,
     )
-    return await run_command(held, await prepare(runtime, held, spec), spec)
+    return await run_command(runtime, held, await prepare(runtime, held, spec), spec)
 
 
 def failure_detail(what: str, result: ExecuteResult) -> str:

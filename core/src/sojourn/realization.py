@@ -126,7 +126,7 @@ async def _default_root(runtime: Runtime, held: HeldLease, actor: Actor) -> str 
     root = held.lease.remote_cwd
     if root is not None:
         spec = CommandSpec(argv=("mkdir", "-p", "--", root), cwd="/")
-        made = await run_command(held, await prepare(runtime, held, spec, actor), spec)
+        made = await run_command(runtime, held, await prepare(runtime, held, spec, actor), spec)
         if not made.ok:
             raise Refused(f"the workspace's root {root} cannot be made: {failure_detail('mkdir', made)}")
     return root

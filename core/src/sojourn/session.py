@@ -98,7 +98,7 @@ class Executor:
             user=user,
             output_limit_bytes=output_limit_bytes,
         )
-        return await run_command(self._held, await prepare(self._runtime, self._held, spec), spec)
+        return await run_command(self._runtime, self._held, await prepare(self._runtime, self._held, spec), spec)
 
     @asynccontextmanager
     async def start(
@@ -134,7 +134,7 @@ class Executor:
             streamed=True,
         )
         execution = await prepare(self._runtime, self._held, spec)
-        command = Command(execution, asyncio.create_task(run_command(self._held, execution, spec)), pipe)
+        command = Command(execution, asyncio.create_task(run_command(self._runtime, self._held, execution, spec)), pipe)
         try:
             yield command
         finally:

@@ -79,7 +79,8 @@ class LiveIO:
     """
 
     def __init__(self, stdin: AsyncIterator[bytes] | None, limit_bytes: int, *, streamed: bool = False) -> None:
-        self.stdin = stdin
+        self.stdin = None if stdin is None else self._fed(stdin)
+        self.stdin_error: Exception | None = None
         self.stop = Stop()
         self.kept: dict[Stream, OutputBuffer] = {
             "stdout": OutputBuffer(limit_bytes),
@@ -90,6 +91,15 @@ class LiveIO:
         self._queued_bytes = 0
         self._changed = asyncio.Condition()
         self._ended = False
+
+    async def _fed(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Hand the caller's stdin on; when the source fails, end the command instead of feeding it half of its input."""
+        try:
+            async for piece in source:
+                yield piece
+        except Exception as error:  # noqa: BLE001 - the caller's own; raised to the caller once the command has ended
+            self.stdin_error = error
+            self.stop.set(StopReason.CANCELLED)
 
     async def write(self, stream: Stream, data: bytes) -> None:
         """Take output from the driver; wait while the consumer is behind."""
