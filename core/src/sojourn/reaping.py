@@ -104,7 +104,7 @@ async def _take_over(runtime: Runtime, *, dry_run: bool) -> dict[str, str]:
         if why is None or holder.id == runtime.holder_id:
             continue
         if dry_run:
-            taken = await runtime.store.read(leases.held_by, holder.id)
+            taken = await runtime.store.read(_would_take, holder.id)
         else:
             taken = await runtime.store.run(_take, runtime, holder.id, why)
         reasons |= {lease.id: why for lease in taken}
@@ -123,6 +123,10 @@ def _take(conn: Connection, runtime: Runtime, holder_id: str, why: str) -> list[
     late = any(_may_land_late(runtime, lease) for lease in leases.held_by(conn, holder_id))
     settle = timedelta(seconds=runtime.settings.late_effect_seconds if late else 0.0)
     return leases.take_over(conn, holder_id, reason=why, settle=settle)
+
+
+def _would_take(conn: Connection, holder_id: str) -> list[Lease]:
+    return leases.held_by(conn, holder_id) + leases.interrupted_cleanups(conn, holder_id)
 
 
 def _may_land_late(runtime: Runtime, lease: Lease) -> bool:
@@ -206,7 +210,9 @@ async def _planned(runtime: Runtime, reasons: dict[str, str], *, force: bool) ->
         taken = [(lease, reasons[lease.id]) for lease_id in reasons if (lease := leases.get(conn, lease_id))]
         expired = [(lease, "its lifetime is over") for lease in leases.expired(conn) if lease.id not in reasons]
         waiting = [
-            (lease, lease.failure_reason or "its release was not proven") for lease in _waiting(conn, force=force)
+            (lease, lease.failure_reason or "its release was not proven")
+            for lease in _waiting(conn, force=force)
+            if lease.id not in reasons
         ]
         return taken + expired + waiting
 

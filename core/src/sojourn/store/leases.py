@@ -43,6 +43,7 @@ __all__ = [
     "get",
     "held_by",
     "insert_intent",
+    "interrupted_cleanups",
     "list_all",
     "merge_metadata",
     "release_unproven",
@@ -293,6 +294,9 @@ _TAKE_OVER = (
     )
     .returning(table)
 )
+
+_INTERRUPTED_CLEANUPS = (table.c.holder_id == _p("holder_id")) & (table.c.status == PENDING_CLEANUP) & _SETTLED
+_CLEANUP_AT_ONCE = table.update().where(_INTERRUPTED_CLEANUPS).values(next_try_at=None)
 
 
 # -- acquire ----------------------------------------------------------------------------------------------------------
@@ -650,6 +654,8 @@ def take_over(
 ) -> list[Lease]:
     """Fence a holder that is proven dead, then move its leases to clean-up, epoch + 1, all in the caller's transaction.
 
+    The clean-up attempts that it had claimed are due at once: it may have died in the middle of one.
+
     Args:
         conn: of the caller's transaction.
         holder_id: the dead holder.
@@ -663,6 +669,7 @@ def take_over(
     now = clock.now(conn)
     values = {"p_holder_id": holder_id, "p_failure_reason": reason, "p_now": now, "p_not_before": now + settle}
     conn.execute(_TAKE_WAITING, values)
+    conn.execute(_CLEANUP_AT_ONCE, values)
     return [_lease(row) for row in conn.execute(_TAKE_OVER, values)]
 
 
@@ -716,6 +723,12 @@ def held_by(conn: Connection, holder_id: str) -> list[Lease]:
     """Return the leases for which the holder answers: waiting, acquiring, active, releasing."""
     query = select(table).where(table.c.holder_id == holder_id, table.c.status.in_(HELD)).order_by(*_ORDER)
     return _all(conn, query)
+
+
+def interrupted_cleanups(conn: Connection, holder_id: str) -> list[Lease]:
+    """Return the leases whose last clean-up attempt the holder claimed, oldest first; if it is dead they are due."""
+    query = select(table).where(_INTERRUPTED_CLEANUPS).order_by(*_ORDER)
+    return _all(conn, query, p_holder_id=holder_id, p_now=clock.now(conn))
 
 
 def count_occupying(conn: Connection, environment_id: str) -> int:
