@@ -11,9 +11,16 @@ from sojourn.errors import WorkspaceError
 __all__ = ["git", "top_level"]
 
 TIMEOUT_SECONDS = 120.0
+SETTINGS = tuple(
+    word
+    for setting in ("core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=false")
+    for word in ("-c", setting)
+)
 
 
-async def git(directory: Path, *arguments: str, check: bool = True, index: Path | None = None) -> bytes:
+async def git(
+    directory: Path, *arguments: str, check: bool = True, index: Path | None = None, keep: tuple[int, ...] = ()
+) -> bytes:
     """Run git in ``directory`` and return its stdout.
 
     Args:
@@ -21,12 +28,14 @@ async def git(directory: Path, *arguments: str, check: bool = True, index: Path 
         arguments: of git.
         check: raise when it fails; else a failure returns ``b""``.
         index: use this index file instead of the repository's own, which stays as it is.
+        keep: descriptors that git keeps open for as long as it runs.
 
     Raises:
         WorkspaceError: git is missing, failed, or took longer than two minutes.
     """
     # Hooks of the repository are somebody else's code; locks left by us would block the user's own git.
-    command = ("git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-C", str(directory), *arguments)
+    # Nothing may be left at work in the background.
+    command = ("git", *SETTINGS, "-C", str(directory), *arguments)
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -34,6 +43,7 @@ async def git(directory: Path, *arguments: str, check: bool = True, index: Path 
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=_environment(index),
+            pass_fds=keep,
         )
     except FileNotFoundError:
         raise WorkspaceError(str(directory), "git is not installed; install it, or use another mode") from None

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -27,6 +31,7 @@ __all__ = [
 
 METADATA_KEY = "git_worktree"
 AUTHOR = ("-c", "user.name=sojourn", "-c", "user.email=sojourn@localhost", "-c", "commit.gpgsign=false")
+PATIENCE_SECONDS = 30.0
 
 
 class WorktreeNotRemoved(DriverError):
@@ -94,13 +99,14 @@ async def make_worktree(worktree: Worktree) -> None:
         WorkspaceError: git could not.
     """
     path = Path(worktree.path)
-    if (path / ".git").exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
     new_branch = (
         ("-b", worktree.branch, str(path), worktree.base) if worktree.made_branch else (str(path), worktree.branch)
     )
-    await git(Path(worktree.repository), "worktree", "add", "--quiet", *new_branch)
+    async with _held(path) as held:
+        if (path / ".git").exists():
+            return
+        await git(Path(worktree.repository), "worktree", "add", "--quiet", *new_branch, keep=held)
     if not Path(worktree.workspace).is_dir():
         raise WorkspaceError(
             worktree.folder, f"is not part of commit {worktree.base[:12]}; commit it, or use mode copy"
@@ -134,25 +140,66 @@ async def _remove(worktree: Worktree, lease: Lease) -> None:
                 str(repository), f"the repository is gone; look at what is left in {path}, then remove it"
             )
         return
-    if (path / ".git").exists():
-        await _save(path, lease)
-        # Twice: git locks a worktree while it makes it, and a crash leaves it locked.
-        await git(repository, "worktree", "remove", "--force", "--force", str(path))
-    elif path.exists():
-        await asyncio.to_thread(shutil.rmtree, path)
+    async with _held(path) as held:
+        if (path / ".git").exists():
+            await _save(path, lease, held)
+            # Twice: git locks a worktree while it makes it, and a crash leaves it locked.
+            await git(repository, "worktree", "remove", "--force", "--force", str(path), keep=held)
+        elif path.exists():
+            await asyncio.to_thread(shutil.rmtree, path)
     await git(repository, "worktree", "unlock", str(path), check=False)
     await git(repository, "worktree", "prune")
     if worktree.made_branch and await _head(repository, worktree.branch) == worktree.base:
         await git(repository, "branch", "--quiet", "-D", worktree.branch)
 
 
-async def _save(path: Path, lease: Lease) -> None:
+@asynccontextmanager
+async def _held(path: Path) -> AsyncIterator[tuple[int, ...]]:
+    """Be the only one at work in the worktree's folder; what it gives goes to every git that is started meanwhile.
+
+    A git process outlives the orchestrator that is killed beside it. The lock belongs to the open folder, which it keeps, so a
+    sweep waits until it has ended: what it would still make or commit is not missed.
+
+    Raises:
+        WorkspaceError: somebody is at work in it for too long.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        # Made before git is called, so there is none.
+        yield ()
+        return
+    except OSError as error:
+        raise WorkspaceError(str(path), f"cannot be used as a git worktree: {error.strerror}") from error
+    try:
+        until = time.monotonic() + PATIENCE_SECONDS
+        while not _locked(descriptor):
+            if time.monotonic() > until:
+                raise WorkspaceError(
+                    str(path), "is still being worked in by a git process; try again when it has ended"
+                )
+            await asyncio.sleep(0.02)
+        yield (descriptor,)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def _save(path: Path, lease: Lease, held: tuple[int, ...]) -> None:
     """Commit what the run left uncommitted, without the repository's hooks and without its own index being trusted."""
     if not (await git(path, "status", "--porcelain", "--ignore-submodules=none")).strip():
         return
     who = lease.context.run_id or lease.id
-    await git(path, "add", "--all")
-    await git(path, *AUTHOR, "commit", "--quiet", "--no-verify", "--message", f"Uncommitted changes left by run {who}")
+    message = f"Uncommitted changes left by run {who}"
+    await git(path, "add", "--all", keep=held)
+    await git(path, *AUTHOR, "commit", "--quiet", "--no-verify", "--message", message, keep=held)
 
 
 async def _head(repository: Path, branch: str) -> str:
