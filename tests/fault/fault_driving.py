@@ -200,17 +200,20 @@ class Scene:
     # -- commands -----------------------------------------------------------------------------------------------------
 
     def short(self, name: str) -> list[str]:
-        """A command that notes its name in the ledger, leaves uncommitted work in its folder, and ends."""
-        text = 'echo "$1" >> "$0"; echo work > "left-by-$1.txt"'
-        return ["sh", "-c", text, str(self.folder / "ledger"), name]
+        """A command that notes its name in the ledger, leaves uncommitted work in its folder, and ends.
+
+        In the user's own tree it leaves nothing, so that the tree can be compared.
+        """
+        text = 'echo "$2" >> "$0"; [ "$(pwd -P)" = "$1" ] || echo work > "left-by-$2.txt"'
+        return ["sh", "-c", text, str(self.folder / "ledger"), str(self.source.resolve()), name]
 
     def plain(self, name: str) -> list[str]:
         """A command that notes its name in the ledger and stays, with a child."""
-        text = 'echo "$1" >> "$0"; echo work > "left-by-$1.txt"; sleep 1000 & : > "$2/started/$1"; wait; : "$3"'
-        # The name stays last: it is what `victim.py` makes unique.
-        return ["sh", "-c", f'set -- "$3" "$1" "$2"; {text}', *self._names(name)]
+        text = 'echo "$3" >> "$0"; echo work > "left-by-$3.txt"; sleep 1000 & : > "$1/started/$3"; wait'
+        return ["sh", "-c", text, *self._names(name)]
 
     def _names(self, name: str) -> list[str]:
+        # The name stays last: there `victim.py` makes it unique.
         return [str(self.folder / "ledger"), str(self.folder), self.marker, name]
 
     def stubborn(self, name: str) -> list[str]:
@@ -222,7 +225,11 @@ class Scene:
     def environment(self) -> dict[str, str]:
         """The variables of the processes of this scene; the secret's value is in them and nowhere else."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SOJOURN_", "PYTEST_"))}
-        return kept | {"XDG_STATE_HOME": str(self.folder / "state"), "SOJOURN_TEST_CANARY": self.canary, "PATH": self.path}
+        return kept | {
+            "XDG_STATE_HOME": str(self.folder / "state"),
+            "SOJOURN_TEST_CANARY": self.canary,
+            "PATH": self.path,
+        }
 
     def start(self, point: str = "", action: str = "session", **fields: Any) -> Victim:
         """Start a process that follows a plan.
@@ -300,8 +307,8 @@ class Scene:
         real, started, done = shutil.which("git"), self.folder / "started" / "git", self.folder / "git-done"
         script = folder / "git"
         script.write_text(
-            f"#!/bin/sh\ncase \"$*\" in *'{words}'*)\n  : > {started}; sleep {seconds:g}\n  {real} \"$@\"; status=$?\n"
-            f"  : > {done}; exit $status;;\nesac\nexec {real} \"$@\"\n"
+            f'#!/bin/sh\ncase "$*" in *\'{words}\'*)\n  : > {started}; sleep {seconds:g}\n  {real} "$@"; status=$?\n'
+            f'  : > {done}; exit $status;;\nesac\nexec {real} "$@"\n'
         )
         script.chmod(0o755)
         self.path = f"{folder}:{os.environ['PATH']}"
@@ -327,9 +334,9 @@ class Scene:
         marks = [f"SOJOURN_RESOURCE_ID={lease.resource_id}\0".encode() for lease in rows]
         root = os.fsencode(self.root)
         for pid, cmdline in processes(
-            lambda environ, cmdline: any(mark in environ for mark in marks)
-            or self.marker.encode() in cmdline
-            or root in cmdline
+            lambda environ, cmdline: (
+                any(mark in environ for mark in marks) or self.marker.encode() in cmdline or root in cmdline
+            )
         ).items():
             found.append(f"process {pid} is alive: {cmdline}")
         found += self._worktrees_left()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
-import sojourn_local
 from fault_driving import FILES, Scene
+
+import sojourn_local
 
 DRIVER_POINTS = [
     "before:acquire",  # the intent is committed, the driver not called

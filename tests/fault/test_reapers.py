@@ -43,7 +43,7 @@ def test_killed_at_random_times(scene: Scene) -> None:
 @pytest.mark.parametrize("mode", ["copy", "git_worktree"])
 def test_a_sweep_that_is_killed_three_times_converges(scene: Scene, mode: str) -> None:
     crash(scene, mode=mode)
-    last = "code:sojourn.workspace.worktrees._save:1:after" if mode == "git_worktree" else "after:release"
+    last = "code:sojourn.workspace.worktrees._save:1:after" if mode == "git_worktree" else "driver:release:after"
     for point in ("before:release", "code:sojourn_local.resources.remove_tree:1:before", last):
         scene.run(point, action="reap")
     report = scene.reap()

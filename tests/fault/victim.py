@@ -148,7 +148,9 @@ class Plan:
         (self.folder / "said" / f"{word}-{os.getpid()}").touch()
 
 
-async def use(plan: Plan, orchestrator: Orchestrator, mode: str, commands: list[list[str]], provision: str | None) -> None:
+async def use(
+    plan: Plan, orchestrator: Orchestrator, mode: str, commands: list[list[str]], provision: str | None
+) -> None:
     """One session: its commands at once, with a secret in their environment."""
     strategy = "git_worktree" if mode == "git_worktree" else "project_primary"
     secret = {"CANARY": Secret("env:SOJOURN_TEST_CANARY")}
@@ -247,7 +249,7 @@ def fork(values: dict[str, Any]) -> int:
             os.dup2(null, 0)
             main(values)
             status = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - reported, and the process ends whatever it was
             traceback.print_exc()
         finally:
             os._exit(status)
