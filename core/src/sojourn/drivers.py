@@ -140,7 +140,13 @@ class Driver:
         if version > self.info.config_version or not self.has("upgrade_config"):
             reason = f"was stored with config version {version}; driver {self.name} has {self.info.config_version}"
             raise InvalidConfig(path, reason)
-        return self._caller("upgrade_config")(from_version=version, data=data)
+        try:
+            return self._caller("upgrade_config")(from_version=version, data=data)
+        except (DriverError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            # Only its type: the text may repeat what stands in the config.
+            raise DriverBug(f"driver {self.name}: upgrade_config raised {type(error).__name__}") from error
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 

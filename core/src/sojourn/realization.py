@@ -60,14 +60,13 @@ async def realize(runtime: Runtime, held: HeldLease, workspace: Workspace, overl
             cwd = await _remote_side(runtime, held, workspace, actor)
         except (DriverError, WorkspaceError) as error:
             raise _failed(held.lease, "realize", "Failed to realize workspace for environment", error) from error
-        held.cwd = cwd
-        target = await resolve_target(runtime, held, cwd, actor)
-        if cwd is None:
-            cwd = held.cwd = _local_cwd(held, target, workspace)
+        held.cwd = _local_cwd(held, workspace) if cwd is None else cwd
+        target = await resolve_target(runtime, held, held.cwd, actor)
         if held.lease.transfer == "copy" and workspace.local_path is not None:
             await _transfer(held, target, workspace)
-    done = await _provision(runtime, held, overlay, target, workspace)
+    # Before the set-up: what fails half way has to be torn down as well.
     held.teardown = [partial(_closing_command, runtime, held, what, command) for what, command in _closing(overlay)]
+    done = await _provision(runtime, held, overlay, target, workspace)
     request = _request(runtime, held, workspace, overlay)
     record = _record(held, workspace, target, done)
     return await _store(runtime, held, request, record, target, done)
@@ -132,9 +131,9 @@ async def _default_root(runtime: Runtime, held: HeldLease, actor: Actor) -> str 
     return root
 
 
-def _local_cwd(held: HeldLease, target: ExecutionTarget, workspace: Workspace) -> str | None:
-    """A root that nobody named is the caller's own tree, and only where commands run on this machine."""
-    if isinstance(target.target, LocalTarget):
+def _local_cwd(held: HeldLease, workspace: Workspace) -> str | None:
+    """A root that nobody named is the caller's own tree, and only where commands run on this machine, in that tree."""
+    if held.driver.info.transport == LocalTarget.transport and held.lease.transfer == "in_place":
         return workspace.local_path
     raise _failed(
         held.lease,
