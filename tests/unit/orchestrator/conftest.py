@@ -17,6 +17,7 @@ import pytest
 from sojourn.models import RunContext
 from sojourn.orchestrator import Orchestrator
 from sojourn.records import Environment
+from sojourn.session import Session
 from sojourn.settings import Settings
 from sojourn.testing import ChaosDriver, FakeDriver, FakeWorld, Fault
 
@@ -67,6 +68,14 @@ class Lab:
         async with self.open(driver, **options) as orchestrator:
             known = {environment.name: environment for environment in await orchestrator.environments.list()}
             yield orchestrator, known.get("build") or await orchestrator.environments.create("build", "fake")
+
+    @asynccontextmanager
+    async def session(self, driver: Any = None, **options: Any) -> AsyncIterator[tuple[Orchestrator, Session]]:
+        """An orchestrator and a session in the environment ``build``; ``run`` is given, ``orchestrating`` are `open`'s."""
+        options = {"environment": "build", "run": self.run(), **options}
+        async with self.ready(driver, **options.pop("orchestrating", {})) as (orchestrator, _):
+            async with orchestrator.session(**options) as session:
+                yield orchestrator, session
 
     def fake(self, **programs: Any) -> FakeDriver:
         """A driver of the same world that knows further programs."""
