@@ -13,7 +13,6 @@ from typing import Any, TypedDict, Unpack
 import attrs
 
 from sojourn import acquiring, doctor, probing, reaping, releasing, resolution
-from sojourn.catalog import Environments, ExecutionWorkspaces, Leases
 from sojourn.doctor import Health
 from sojourn.drivers import DriverRegistry
 from sojourn.errors import SojournError, StoreError, WrongContext
@@ -41,6 +40,9 @@ from sojourn.runtime import HeldLease, Runtime, agent_or
 from sojourn.session import AttachedLease, Session
 from sojourn.settings import Settings
 from sojourn.store import Store, activity, clock, holders, workspaces
+from sojourn.stored_environments import Environments
+from sojourn.stored_leases import Leases
+from sojourn.stored_workspaces import ExecutionWorkspaces
 from sojourn.targets import ExecutionTarget, resolve_target
 from sojourn.variables import Variables
 
