@@ -62,8 +62,9 @@ async def realize(runtime: Runtime, held: HeldLease, workspace: Workspace, overl
             raise _failed(held.lease, "realize", "Failed to realize workspace for environment", error) from error
         held.cwd = _local_cwd(held, workspace) if cwd is None else cwd
         target = await resolve_target(runtime, held, held.cwd, actor)
-        if held.lease.transfer == "copy" and workspace.local_path is not None:
+        if held.lease.transfer == "copy" and workspace.local_path is not None and not held.transferred:
             await _transfer(held, target, workspace)
+            held.transferred = True
     # Before the set-up: what fails half way has to be torn down as well.
     held.teardown = [partial(_closing_command, runtime, held, what, command) for what, command in _closing(overlay)]
     done = await _provision(runtime, held, overlay, target, workspace)
@@ -114,7 +115,8 @@ async def _remote_side(runtime: Runtime, held: HeldLease, workspace: Workspace, 
         transfer=lease.transfer,
         local_path=workspace.local_path,
         remote_path=lease.remote_cwd,
-        clean=False,
+        # What a transfer that failed half way left has to go before the next one; what a run made must stay.
+        clean=lease.transfer == "copy" and not held.transferred,
     )
     result: RealizeResult = await runtime.call("realize", lease, actor, redactor, lambda: held.driver.realize(request))
     return (result.cwd or "").strip() or lease.remote_cwd

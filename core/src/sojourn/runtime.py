@@ -57,6 +57,8 @@ class HeldLease:
     """Why the place must not be handed out again, once something made us doubt it."""
     closing: bool = False
     cwd: str | None = None
+    transferred: bool = False
+    """Whether the caller's tree is there; a second realize does not send it again over what the run has made of it."""
     teardown: list[Callable[[], Awaitable[str | None]]] = attrs.field(factory=list)
     """Run before the release; each answers what went wrong, or None."""
 
