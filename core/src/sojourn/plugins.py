@@ -47,7 +47,9 @@ class Plugins:
     def _register(self, name: str, load: Callable[[], Any]) -> None:
         try:
             plugin = load()
-            self._manager.register(plugin() if isinstance(plugin, type) else plugin)
+            plugin = plugin() if isinstance(plugin, type) else plugin
+            # The name is what a denial shows; a second plugin of one name goes by its identity.
+            self._manager.register(plugin, None if self._manager.has_plugin(name) else name)
             self._manager.check_pending()
         except Exception as error:
             hint = f"Hooks of plugins are {', '.join(PLUGIN_HOOKS)}. Fix or uninstall it"
