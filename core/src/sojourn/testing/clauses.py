@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import pytest
 
 if TYPE_CHECKING:
     from sojourn.testing.kit import Kit
@@ -70,6 +71,7 @@ def clause(level: Level, *needs: str) -> Callable[[_Body], Callable[[Any, Kit], 
         test.__module__ = body.__module__
         sentence = " ".join(inspect.cleandoc(body.__doc__ or "").split())
         group = body.__module__.rpartition(".")[2]
+        test.pytestmark = [pytest.mark.sojourn_clause(level=level.value, group=group)]  # type: ignore[attr-defined]
         setattr(test, ATTRIBUTE, Clause(name=name, group=group, level=level, needs=needs, sentence=sentence))
         return test
 

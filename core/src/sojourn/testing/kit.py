@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from sojourn.drivers import Driver, DriverRegistry
 from sojourn.models import (
@@ -33,6 +33,8 @@ from sojourn.testing.places import ACTOR, CONTEXT, Place
 from sojourn.testing.programs import Programs
 
 __all__ = ["Kit", "Leak", "Undeclared"]
+
+T = TypeVar("T")
 
 CLAUSE_SECONDS = 90.0
 """A clause that takes longer hangs."""
@@ -163,6 +165,11 @@ class Kit:
         yield
         took, allowed = time.monotonic() - began, seconds * self.contract.patience
         assert took <= allowed, f"took {took:.1f} s; allowed are {allowed:.1f} s"
+
+    async def soon(self, seconds: float, work: Awaitable[T]) -> T:
+        """Wait for ``work`` for as long as `within` would allow."""
+        async with asyncio.timeout(seconds * self.contract.patience):
+            return await work
 
     def memory(self) -> MemoryWatch:
         """Return a context manager that watches how much this process grows."""

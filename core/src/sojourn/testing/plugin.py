@@ -56,15 +56,12 @@ def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark clauses with their level and what is expected of them; refuse marks that hide one."""
+    """Mark clauses with what is expected of them; refuse marks that hide one."""
     for item in items:
         cls: Any = getattr(item, "cls", None)
-        clause = getattr(getattr(item, "function", None), "sojourn_clause", None)
         if not _is_contract(cls) or item.originalname not in _clause_names(cls):  # type: ignore[attr-defined]
             continue
         _check_marks(item, cls)
-        if clause is not None:
-            item.add_marker(pytest.mark.sojourn_clause(level=clause.level.value, group=clause.group))
         link = cls.expected_failures.get(item.originalname)  # type: ignore[attr-defined]
         if link is not None:
             item.add_marker(pytest.mark.xfail(reason=link, strict=True))
@@ -140,7 +137,7 @@ def _report(config: pytest.Config, item: pytest.Item, cls: type[DriverContract])
     from sojourn.testing.contract import DriverContract
     from sojourn.testing.report import ContractReport
 
-    title = item.nodeid.rpartition("::")[0]
+    title = item.nodeid.rpartition("::")[0].lstrip(":")
     reports = config.stash[_REPORTS]
     if title not in reports:
         reports[title] = ContractReport(title, tuple(clauses_of(DriverContract)))

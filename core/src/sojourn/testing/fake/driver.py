@@ -144,6 +144,7 @@ class FakeDriver:
                     spec=request.spec,
                     created_epoch=request.epoch,
                     epoch=request.epoch,
+                    started=self.world.started,
                 )
             self._check(resource, request)
             if resource.spec != request.spec:

@@ -131,7 +131,7 @@ class FakeRun:
         # Its end may be nobody's business, and an exception that nobody looks at is reported.
         process.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._processes.append(process)
-        self._resource.processes.append(process)
+        self._resource.add(process)
         return process
 
     def _start_child(self, program: FakeProgram, parent: FakeCommand, traps_term: bool) -> FakeProcess:

@@ -75,6 +75,7 @@ class FakeResource:
         files: contents by absolute path.
         directories: what a command may have as its cwd.
         processes: everything that was started and not seen to end yet.
+        started: the world's own list of what was started, which a driver cannot take a process off.
         runs: the outcome of each command by its exec_id.
     """
 
@@ -91,6 +92,12 @@ class FakeResource:
     directories: set[str] = attrs.field(factory=lambda: {"/", "/tmp", ROOT})  # noqa: S108 - a name in a fake
     processes: list[FakeProcess] = attrs.field(factory=list)
     runs: dict[str, Future[CommandOutcome]] = attrs.field(factory=dict)
+    started: list[FakeProcess] = attrs.field(factory=list)
+
+    def add(self, process: FakeProcess) -> None:
+        """Note that a process was started."""
+        self.processes.append(process)
+        self.started.append(process)
 
     def living(self) -> list[FakeProcess]:
         """Return what runs now."""
@@ -110,12 +117,14 @@ class FakeWorld:
 
     def __init__(self) -> None:
         self.resources: dict[str, FakeResource] = {}
+        self.started: list[FakeProcess] = []
         self.lock = threading.RLock()
 
     def processes(self) -> list[FakeProcess]:
-        """Return everything that runs anywhere."""
+        """Return everything that runs, also where the resource is gone."""
         with self.lock:
-            return [process for resource in self.resources.values() for process in resource.living()]
+            self.started[:] = [process for process in self.started if process.alive]
+            return list(self.started)
 
     def remove(self, resource_id: str) -> None:
         """Make a resource vanish behind the driver's back, with all that runs in it."""
