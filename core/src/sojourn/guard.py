@@ -74,11 +74,11 @@ class Guard:
         task = asyncio.create_task(_contained(what, work), name=what)
         try:
             await asyncio.wait({task}, timeout=timeout_seconds)
-            if not task.done():
-                await self._end(task, what, given_up)
         except asyncio.CancelledError:
             await self._end(task, what, given_up)
             raise
+        if not task.done() and await self._end(task, what, given_up):
+            raise asyncio.CancelledError
         if given_up.is_set():
             raise HookTimedOut(f"{what} did not end within {timeout_seconds:g} s and was abandoned", abandoned=True)
         if task.cancelled():
@@ -93,18 +93,19 @@ class Guard:
         """End the driver's idle threads."""
         self._pool.close()
 
-    async def _end(self, task: asyncio.Task[Any], what: str, given_up: asyncio.Event) -> None:
+    async def _end(self, task: asyncio.Task[Any], what: str, given_up: asyncio.Event) -> bool:
+        """Cancel a hook and see its end, or abandon it; say whether our own caller was cancelled (again) meanwhile."""
         task.cancel()
-        await asyncio.wait({task}, timeout=self._abandon_after_seconds)
+        cancelled = await _settled(task, self._abandon_after_seconds)
         if task.done():
-            return
+            return cancelled
         given_up.set()
         self.abandoned += 1
         self._pool.replace_one()
         log.error("%s ignored its cancellation and was abandoned", what)
         # The second cancellation ends our side of the call; the loop could not be closed while the task is pending.
         task.cancel()
-        await asyncio.wait({task})
+        return await _settled(task, None) or cancelled
 
     async def _threaded(self, make: Callable[[], T], given_up: asyncio.Event) -> T:
         future = asyncio.wrap_future(self._pool.submit(make))
@@ -133,6 +134,21 @@ class Guard:
     def _report_blocked(self, what: str, seconds: float) -> None:
         self.blocked += 1
         log.warning("%s blocked the event loop for %.1f s; an async hook must not", what, seconds)
+
+
+async def _settled(task: asyncio.Task[Any], seconds: float | None) -> bool:
+    """Wait for a task's end, however often we are cancelled; say whether we were.
+
+    Whoever is told twice must not run away: a hook that nobody gives up would hold the end of the event loop for ever.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    cancelled = False
+    while not task.done() and (deadline is None or time.monotonic() < deadline):
+        try:
+            await asyncio.wait({task}, timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except asyncio.CancelledError:
+            cancelled = True
+    return cancelled
 
 
 async def _contained(what: str, work: Coroutine[Any, Any, T]) -> T:
