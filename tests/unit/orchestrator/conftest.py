@@ -72,10 +72,13 @@ class Lab:
     @asynccontextmanager
     async def session(self, driver: Any = None, **options: Any) -> AsyncIterator[tuple[Orchestrator, Session]]:
         """An orchestrator and a session in the environment ``build``; ``run`` is given, ``orchestrating`` are `open`'s."""
+        orchestrating = options.pop("orchestrating", {})
         options = {"environment": "build", "run": self.run(), **options}
-        async with self.ready(driver, **options.pop("orchestrating", {})) as (orchestrator, _):
-            async with orchestrator.session(**options) as session:
-                yield orchestrator, session
+        async with (
+            self.ready(driver, **orchestrating) as (orchestrator, _),
+            orchestrator.session(**options) as session,
+        ):
+            yield orchestrator, session
 
     def fake(self, **programs: Any) -> FakeDriver:
         """A driver of the same world that knows further programs."""
