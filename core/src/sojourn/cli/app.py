@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None takes those of the process.
     """
+    _fill_standard_descriptors()
     words = list(sys.argv[1:] if arguments is None else arguments)
     state = State()
     try:
@@ -87,6 +88,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: whatever it is, it becomes one line and a status
         return failures.report(error, state, words)
     return status if isinstance(status, int) else 0
+
+
+def _fill_standard_descriptors() -> None:
+    """Open those of 0, 1, 2 that our parent has closed: the next file, the database say, would else become our stdout."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free number is the one that is missing.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - stays open as long as we live
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - the same
 
 
 def _reader_gone() -> int:

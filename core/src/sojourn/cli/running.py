@@ -139,7 +139,7 @@ class Run:
 
     async def _execute(self, session: Session) -> None:
         options = self._options
-        stdin = Stdin.open() if options.stdin else None
+        stdin = Stdin() if options.stdin else None
         try:
             async with session.start(
                 options.command,

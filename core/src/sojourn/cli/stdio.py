@@ -76,15 +76,6 @@ class Stdin:
         self._wake, self._waker = os.pipe()
         self._closed = False
 
-    @classmethod
-    def open(cls) -> Stdin | None:
-        """Return it, or None where the process was started without a stdin."""
-        try:
-            os.fstat(0)
-        except OSError:
-            return None
-        return cls()
-
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while not self._closed:
             piece = await asyncio.wrap_future(self._pool.submit(self._read))
