@@ -96,7 +96,18 @@ def test_a_driver_imports_no_other_driver(package: Path):
 
 
 def test_importing_sojourn_imports_nothing_heavy():
-    heavy = ("sqlalchemy", "alembic", "cattrs", "pluggy", "attr", "attrs", "click", "platformdirs", "asyncio")
+    heavy = (
+        "sqlalchemy",
+        "alembic",
+        "cattrs",
+        "pluggy",
+        "attr",
+        "attrs",
+        "click",
+        "platformdirs",
+        "asyncio",
+        "logging",
+    )
     assert modules_after("import sojourn", heavy) == []
 
 

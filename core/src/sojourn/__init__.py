@@ -7,8 +7,10 @@ that ``import sojourn`` costs next to nothing.
 from __future__ import annotations
 
 import importlib
-import logging
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # instead of importing typing, which costs more than all the rest here
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -122,8 +124,6 @@ _WHERE: dict[str, tuple[str, ...]] = {
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - every name comes from the table above
-
-logging.getLogger("sojourn").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import random
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from sojourn.errors import (
 )
 from sojourn.guard import HookTimedOut
 from sojourn.ids import new_id, new_resource_id
+from sojourn.logs import logger
 from sojourn.models import AcquireRequest, AcquireResult, Actor, RunContext, Transfer
 from sojourn.records import AdapterSpec, Environment, Lease, LeaseOutcome, LeasePolicy, LeaseStatus, Operation
 from sojourn.resolvers import MissingSecret, Redactor
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Wanted", "acquire", "check"]
 
-log = logging.getLogger("sojourn.leases")
+log = logger("sojourn.leases")
 
 
 @attrs.frozen(kw_only=True)

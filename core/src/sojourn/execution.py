@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,12 +12,14 @@ from typing import Any
 import attrs
 
 from sojourn.errors import DriverBug, InvalidArgument, OutcomeUnknown
+from sojourn.logs import logger
 from sojourn.models import CommandOutcome, ExecuteRequest, ExecuteResult, Outcome, StopReason
+from sojourn.secrets import Secret
 from sojourn.streams import LiveIO
 
 __all__ = ["Execution", "check_argv", "check_env"]
 
-log = logging.getLogger("sojourn.execution")
+log = logger("sojourn.execution")
 
 BACKSTOP_SECONDS = 2.0
 """The time limit is the driver's to enforce, inside the environment; only this much later does the core ask for the end itself."""
@@ -48,7 +49,7 @@ def check_argv(argv: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_env(env: Mapping[str, object]) -> None:
-    """Check names and plain values of environment variables.
+    """Check names and values of environment variables.
 
     Raises:
         InvalidArgument: naming the variable, never its value.
@@ -56,6 +57,8 @@ def check_env(env: Mapping[str, object]) -> None:
     for name, value in env.items():
         if not _ENV_NAME.fullmatch(str(name)):
             raise InvalidArgument(f"environment variable name {name!r} does not match [A-Za-z_][A-Za-z0-9_]*")
+        if not isinstance(value, str | Secret):
+            raise InvalidArgument(f"environment variable {name} is {type(value).__name__}, not text or a Secret")
         if isinstance(value, str) and "\0" in value:
             raise InvalidArgument(f"environment variable {name} holds a NUL character")
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from sojourn.errors import DriverBug, DriverError, OutcomeUnknown
+from sojourn.logs import logger
 from sojourn.threads import DaemonPool
 
 __all__ = ["Guard", "HookTimedOut"]
 
 T = TypeVar("T")
-log = logging.getLogger("sojourn.drivers")
+log = logger("sojourn.drivers")
 
 
 class HookTimedOut(OutcomeUnknown):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from importlib.metadata import entry_points
@@ -14,13 +13,14 @@ import pluggy
 
 from sojourn.errors import EnvironmentRunError, ErrorCode, SojournError
 from sojourn.hooks import PLUGIN_HOOKS, PROJECT, PluginSpec
+from sojourn.logs import logger
 from sojourn.records import ActivityEvent, AdapterSpec, Operation
 
 __all__ = ["Plugins"]
 
 PLUGIN_GROUP = "sojourn.plugins"
 ADMIT_TIMEOUT_SECONDS = 30.0
-log = logging.getLogger("sojourn.plugins")
+log = logger("sojourn.plugins")
 
 
 class Plugins:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +10,7 @@ import attrs
 from sojourn import releasing
 from sojourn.errors import EnvironmentRunError, LeaseLost, SojournError, StoreError
 from sojourn.hosts import is_dead
+from sojourn.logs import logger
 from sojourn.models import Actor
 from sojourn.records import Holder, Lease, LeaseOutcome, LeaseStatus
 from sojourn.releasing import Ending
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReapItem", "ReapReport", "SweepsOff", "reap"]
 
-log = logging.getLogger("sojourn.reap")
+log = logger("sojourn.reap")
 
 
 class SweepsOff(SojournError):

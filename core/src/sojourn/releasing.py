@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from sojourn.errors import (
     SojournError,
     StoreError,
 )
+from sojourn.logs import logger
 from sojourn.models import (
     Actor,
     Disposition,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ending", "LeaseError", "ReleaseReport", "clean_up", "record", "release_held", "release_now", "release_row"]
 
-log = logging.getLogger("sojourn.leases")
+log = logger("sojourn.leases")
 
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 3600.0

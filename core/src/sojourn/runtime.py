@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ import attrs
 from sojourn.drivers import Driver, DriverRegistry
 from sojourn.errors import DriverBug, DriverError, InvalidConfig
 from sojourn.execution import Execution
+from sojourn.logs import logger
 from sojourn.models import Actor, RunContext, StopReason
 from sojourn.plugins import Plugins
 from sojourn.records import ActivityEvent, AdapterSpec, Lease, Operation
@@ -24,7 +24,7 @@ from sojourn.store import Store
 __all__ = ["SYSTEM", "TIMEOUTS_KEY", "HeldLease", "Runtime", "agent_or", "current_lease"]
 
 T = TypeVar("T")
-log = logging.getLogger("sojourn")
+log = logger("sojourn")
 
 current_lease: ContextVar[str | None] = ContextVar("sojourn_lease", default=None)
 """The id of the lease a piece of code works for; log handlers of host applications may read it."""

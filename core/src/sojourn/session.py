@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -14,6 +13,7 @@ from sojourn import releasing
 from sojourn.commands import CommandSpec, prepare, run_command
 from sojourn.errors import SojournError
 from sojourn.execution import Execution
+from sojourn.logs import logger
 from sojourn.models import Actor, ExecuteResult, StopReason
 from sojourn.records import Lease, LeaseOutcome
 from sojourn.releasing import Ending, LeaseError, ReleaseReport
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PIPE", "AttachedLease", "Command", "Pipe", "Session"]
 
-log = logging.getLogger("sojourn.session")
+log = logger("sojourn.session")
 
 
 class Pipe(Enum):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from sojourn.logs import logger
 from sojourn.records import ActivityEvent
 from sojourn.store import clock
 from sojourn.store.dialects import control
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["failures", "list_all", "record"]
 
-_log = logging.getLogger("sojourn.store")
+_log = logger("sojourn.store")
 _INSERT = activity.insert().returning(activity)
 _SAVEPOINT = "sojourn_activity"
 _failures = 0
