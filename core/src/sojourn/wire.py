@@ -138,7 +138,17 @@ def _first_reason(error: BaseException) -> tuple[str, str]:
     named = _ATTRS_VALIDATOR.match(sentence)
     if named and isinstance(error, ValueError | TypeError):
         return named[1], named[2]
-    return "", sentence
+    return _validated_field(error), sentence
+
+
+def _validated_field(error: BaseException) -> str:
+    """Return the field whose validator raised, or nothing: attrs hands it over, and a sentence need not repeat its name."""
+    step = error.__traceback__
+    while step is not None and not step.tb_frame.f_code.co_filename.startswith("<attrs generated"):
+        step = step.tb_next
+    validator = step.tb_next if step is not None else None
+    found = validator.tb_frame.f_locals.values() if validator is not None else ()
+    return next((value.name for value in found if isinstance(value, attrs.Attribute)), "")
 
 
 def _step(error: BaseException) -> str:

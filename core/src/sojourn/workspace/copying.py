@@ -45,6 +45,8 @@ async def plan_copy(source: Path, exclude: Sequence[str] = ()) -> CopyPlan:
         WorkspaceError: the tree is missing or unreadable, or something in it is neither file, folder nor link.
     """
     check_source(source)
+    if source.resolve() == Path("/"):
+        raise WorkspaceError(str(source), "is the root of this machine; name a project in it")
     names = await _git_names(source) if await top_level(source) else None
     entries = [*_listed(source, names)] if names is not None else [*_walked(os.fsencode(source))]
     if exclude:
@@ -76,6 +78,8 @@ def check_source(source: Path) -> None:
     Raises:
         WorkspaceError: naming it and the reason.
     """
+    if "\0" in str(source):
+        raise WorkspaceError(str(source), "holds a NUL character, which no path can")
     try:
         with os.scandir(source):
             pass
