@@ -42,7 +42,7 @@ class ExecuteClauses(ContractBase):
         async with kit.place() as place:
             for code in (0, 1, 43, 255):
                 result = await place.run(kit.programs.exit(code))
-                assert (result.outcome, result.exit_code, result.signal) == (Outcome.EXITED, code, None)
+                assert (result.outcome, result.exit_code, result.signal) == (Outcome.EXITED, code, None), result.detail
 
     @clause(Level.L2)
     async def test_death_by_signal(self, kit: Kit) -> None:
@@ -50,7 +50,7 @@ class ExecuteClauses(ContractBase):
         async with kit.place() as place:
             for name, number in (("KILL", 9), ("TERM", 15)):
                 result = await place.run(kit.programs.kill_self(name))
-                assert (result.outcome, result.exit_code) == (Outcome.SIGNALED, 128 + number)
+                assert (result.outcome, result.exit_code) == (Outcome.SIGNALED, 128 + number), result.detail
                 assert result.signal in (None, f"SIG{name}")
 
     @clause(Level.L2)
@@ -58,21 +58,21 @@ class ExecuteClauses(ContractBase):
         """A command with a time limit that ends by SIGKILL of its own has outcome signaled, not timed_out."""
         async with kit.place() as place:
             result = await place.run(kit.programs.kill_self("KILL"), timeout_seconds=30.0)
-            assert result.outcome is Outcome.SIGNALED
+            assert result.outcome is Outcome.SIGNALED, result.detail
 
     @clause(Level.L2)
     async def test_not_found(self, kit: Kit) -> None:
         """A program that does not exist exits with 127."""
         async with kit.place() as place:
             result = await place.run(kit.programs.not_found())
-            assert (result.outcome, result.exit_code) == (Outcome.EXITED, 127)
+            assert (result.outcome, result.exit_code) == (Outcome.EXITED, 127), result.detail
 
     @clause(Level.L2)
     async def test_not_executable(self, kit: Kit) -> None:
         """A file that is not executable exits with 126."""
         async with kit.place() as place:
             result = await place.run(kit.programs.not_executable())
-            assert (result.outcome, result.exit_code) == (Outcome.EXITED, 126)
+            assert (result.outcome, result.exit_code) == (Outcome.EXITED, 126), result.detail
 
     @clause(Level.L2)
     async def test_odd_words(self, kit: Kit) -> None:
