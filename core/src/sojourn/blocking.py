@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from sojourn.errors import WrongContext
 from sojourn.orchestrator import Orchestrator
 from sojourn.session import Session
 
@@ -30,6 +32,7 @@ class Portal:
     """An event loop in a daemon thread, and the way into it from other threads."""
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="sojourn-portal", daemon=True)
         self._thread.start()
@@ -40,6 +43,7 @@ class Portal:
 
     def call(self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``work(...)`` in the loop and wait for its end. An interrupt of the caller cancels it and waits as well."""
+        self._check()
         future = asyncio.run_coroutine_threadsafe(work(*args, **kwargs), self._loop)
         try:
             return future.result()
@@ -48,6 +52,12 @@ class Portal:
                 future.cancel()
                 asyncio.run_coroutine_threadsafe(self._settle(), self._loop).result()
             raise
+
+    def _check(self) -> None:
+        if os.getpid() != self._process:
+            raise WrongContext("this orchestrator belongs to another process (a fork?); open a new one here")
+        if self._loop.is_closed():
+            raise WrongContext("this orchestrator is closed; open a new one")
 
     async def _settle(self) -> None:
         """Wait until nothing is left but this: what was cancelled has put right what it had to."""
@@ -77,6 +87,8 @@ class Portal:
 
     def close(self) -> None:
         """End the loop and its thread."""
+        if os.getpid() != self._process:
+            return  # they are the parent's
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

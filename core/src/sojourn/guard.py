@@ -12,7 +12,7 @@ from sojourn.errors import DriverBug, DriverError, OutcomeUnknown
 from sojourn.logs import logger
 from sojourn.threads import DaemonPool
 
-__all__ = ["Guard", "HookTimedOut"]
+__all__ = ["Guard", "HookTimedOut", "being_cancelled"]
 
 T = TypeVar("T")
 log = logger("sojourn.drivers")
@@ -151,6 +151,12 @@ async def _settled(task: asyncio.Task[Any], seconds: float | None) -> bool:
     return cancelled
 
 
+def being_cancelled() -> bool:
+    """Whether a CancelledError in the current task is ours: foreign code may raise one of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def _contained(what: str, work: Coroutine[Any, Any, T]) -> T:
     """Turn every foreign exception into a `DriverBug` within the hook's own task.
 
@@ -161,8 +167,7 @@ async def _contained(what: str, work: Coroutine[Any, Any, T]) -> T:
     except (DriverError, KeyboardInterrupt):
         raise
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if being_cancelled():
             raise
         raise DriverBug(f"{what} raised CancelledError though nobody cancelled it") from None
     except BaseException as error:

@@ -118,6 +118,7 @@ class Orchestrator:
     def __init__(self, runtime: Runtime) -> None:
         """Use `open`."""
         self._runtime = runtime
+        runtime.check = self._check
         self._home = (os.getpid(), threading.get_ident(), asyncio.get_running_loop())
         self._closed = False
         self._adapters = {spec.type: spec for spec in runtime.plugins.adapters()}

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pluggy
 
 from sojourn.errors import EnvironmentRunError, ErrorCode, SojournError
+from sojourn.guard import being_cancelled
 from sojourn.hooks import PLUGIN_HOOKS, PROJECT, PluginSpec
 from sojourn.logs import logger
 from sojourn.records import ActivityEvent, AdapterSpec, Operation
@@ -65,7 +66,11 @@ class Plugins:
             try:
                 async with asyncio.timeout(ADMIT_TIMEOUT_SECONDS):
                     await cast("Awaitable[None]", impl.function(operation))
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and being_cancelled():
+                    raise
                 raise EnvironmentRunError(
                     ErrorCode.LEASE_ACQUIRE_FAILED,
                     f"{operation.name} was denied by plugin {impl.plugin_name}: {str(error) or type(error).__name__}",
@@ -90,7 +95,10 @@ class Plugins:
     def _show(self, impl: pluggy.HookImpl, event: ActivityEvent) -> None:
         try:
             impl.function(event)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            # A watcher's SystemExit must not end the host either.
             self._muted.add(id(impl))
             log.exception("on_activity of plugin %s failed; it is not called again", impl.plugin_name)
 

@@ -64,16 +64,14 @@ class SecretResolver:
         """
         scheme, _, name = reference.partition(":")
         for resolve in self._given:
-            answer = resolve(reference)
-            if inspect.isawaitable(answer):
-                answer = await answer
+            answer = await _asked(resolve, reference, path)
             if answer is not None:
                 return answer
         if scheme == "env":
             return _from_environment(name, path)
         if scheme == "file":
             return _from_file(name, path)
-        found = await self._plugins.resolve_secret(reference)
+        found = await _asked(self._plugins.resolve_secret, reference, path)
         if found is None:
             raise MissingSecret(
                 path, f"nobody resolves {reference}; known are env:NAME, file:PATH and installed plugins"
@@ -98,6 +96,21 @@ class SecretResolver:
             except MissingSecret as error:
                 problems.append(str(error))
         return problems
+
+
+async def _asked(resolve: Resolve, reference: str, path: str) -> str | None:
+    """Ask foreign code; of what it raises only the type is told, for the text may hold anything, the value too."""
+    try:
+        answer = resolve(reference)
+        if inspect.isawaitable(answer):
+            answer = await answer
+    except InvalidConfig as error:
+        raise MissingSecret(path, f"{reference}: {error.reason}") from None
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is no value
+        raise MissingSecret(path, f"{reference} could not be resolved: {type(error).__name__}") from None
+    if answer is not None and not isinstance(answer, str):
+        raise MissingSecret(path, f"the resolver of {reference} answered {type(answer).__name__}, not text")
+    return answer
 
 
 def _from_environment(name: str, path: str) -> str:

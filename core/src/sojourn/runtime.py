@@ -13,6 +13,7 @@ import attrs
 from sojourn.drivers import Driver, DriverRegistry
 from sojourn.errors import DriverBug, DriverError, InvalidConfig
 from sojourn.execution import Execution
+from sojourn.guard import being_cancelled
 from sojourn.logs import logger
 from sojourn.models import Actor, RunContext, StopReason
 from sojourn.plugins import Plugins
@@ -105,6 +106,8 @@ class Runtime:
         self.settings = settings
         self.tenant = tenant
         self.holder_id = holder_id
+        self.check: Callable[[], None] = _anywhere
+        """Raises `WrongContext` outside of the orchestrator's loop, thread and process, and after its close."""
         self.held: dict[str, HeldLease] = {}
         self.steps: dict[str, asyncio.Task[Any]] = {}
         """The step in progress of each lease: its acquire or its release."""
@@ -182,10 +185,16 @@ class Runtime:
                 # Neither chained nor kept: the original repeats the secret.
                 raise _same_error(error, clean) from None
             raise
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and being_cancelled():
+                raise
             # Only a plugin's `around` gets here with a foreign error, and what it raises is the driver's answer.
             text = redactor.text(f"{type(error).__name__}: {error}")
-            raise DriverBug(f"{name} of driver {lease.driver} failed in a plugin: {text}") from error
+            raise DriverBug(f"{name} of driver {lease.driver} failed in a plugin: {text}") from (
+                None if redactor.finds(str(error)) else error
+            )
         finally:
             current_lease.reset(token)
 
@@ -204,6 +213,10 @@ class Runtime:
     def publish(self, events: Iterable[ActivityEvent | None]) -> None:
         """Show committed activities to the plugins."""
         self.plugins.notify(events)
+
+
+def _anywhere() -> None:
+    pass
 
 
 def _same_error(error: DriverError, message: str) -> DriverError:

@@ -88,6 +88,7 @@ class Executor:
             EnvironmentRunError: ``execution_failed``: the command could not be run.
             LeaseLost: the lease is over.
         """
+        self._runtime.check()
         spec = CommandSpec(
             argv=argv,
             cwd=cwd,
@@ -121,6 +122,7 @@ class Executor:
             EnvironmentRunError: ``execution_failed``: it could not be run; from here, or from the `Command`'s methods.
             LeaseLost: the lease is over.
         """
+        self._runtime.check()
         pipe = CommandStdin() if isinstance(stdin, Pipe) else None
         spec = CommandSpec(
             argv=argv,
@@ -190,6 +192,7 @@ class Session(Executor):
         Raises:
             LeaseLost: the lease is over.
         """
+        self._runtime.check()
         duration = by if isinstance(by, timedelta) else timedelta(seconds=by)
         self._held.lease = await self._runtime.store.run(leases.extend, self.lease, self.lease.expires_at + duration)
         return self.lease.expires_at
