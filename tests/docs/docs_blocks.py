@@ -87,6 +87,12 @@ class Runner:
             "PYTHONWARNINGS": "error",
         }
 
+    @property
+    def only_shell(self) -> bool:
+        """Whether nothing of the document runs in this process, so that it may run beside others."""
+        python = [example for example in self._document.examples() if example.region.lexemes["language"] == "python"]
+        return all(FILE.match(str(example.parsed)) for example in python)
+
     def run(self) -> None:
         """Run all blocks.
 
@@ -95,7 +101,7 @@ class Runner:
         """
         self._document.namespace["__runner__"] = self
         try:
-            with self._surroundings():
+            with contextlib.nullcontext() if self.only_shell else self._surroundings():
                 for example in self._document.examples():
                     self._located(example)
         finally:

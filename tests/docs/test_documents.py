@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,9 +41,33 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
-def test_every_block_of_a_document_does_what_it_shows(path: Path, tmp_path: Path):
-    Runner(parse(path), tmp_path, signatures=path == GENERATED).run()
+@pytest.fixture(scope="module")
+def beside(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Path, Future[None]]]:
+    """The wanted documents that only use a shell: mostly waiting for commands, they run beside the others."""
+    chosen = [item.callspec.params["path"] for item in request.session.items if "beside" in item.fixturenames]
+    runners = {path: runner_of(path, tmp_path_factory.mktemp("beside")) for path in chosen}
+    with ThreadPoolExecutor(1) as pool:
+        yield {path: pool.submit(runner.run) for path, runner in runners.items() if runner.only_shell}
+
+
+def runner_of(path: Path, folder: Path) -> Runner:
+    return Runner(parse(path), folder, signatures=path == GENERATED)
+
+
+# Those that run in this process come first: the others go on meanwhile.
+IN_ORDER = sorted(
+    DOCUMENTS, key=lambda path: bool(re.search(r"```python\n(?!# [\w.]+\.py\n)", path.read_text("utf-8")))
+)[::-1]
+
+
+@pytest.mark.parametrize("path", IN_ORDER, ids=name_of)
+def test_every_block_of_a_document_does_what_it_shows(path: Path, tmp_path: Path, beside: dict[Path, Future[None]]):
+    if path in beside:
+        beside[path].result()
+    else:
+        runner_of(path, tmp_path).run()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
@@ -67,7 +93,9 @@ def without_blocks(text: str) -> str:
 
 def anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", without_blocks(text), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    # The second heading of one text gets a number.
+    return {name + (f"-{before}" if (before := plain[:at].count(name)) else "") for at, name in enumerate(plain)}
 
 
 @pytest.mark.parametrize("path", LINKING, ids=name_of)
@@ -88,11 +116,14 @@ def test_every_link_leads_to_something(path: Path):
 
 
 def test_every_page_can_be_reached_from_the_index():
-    index = ROOT / "docs/index.md"
-    linked = {
-        (index.parent / t.split("#")[0]).resolve() for t in re.findall(r"\]\(([^)\s]+)\)", index.read_text("utf-8"))
-    }
-    assert {path for path in DOCUMENTS if path.is_relative_to(ROOT / "docs") and path != index} <= linked
+    reached: set[Path] = set()
+    waiting = [ROOT / "docs/index.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        targets = re.findall(r"\]\(([^)\s#]+)", without_blocks(page.read_text("utf-8")))
+        waiting += {(page.parent / target).resolve() for target in targets} & set(DOCUMENTS) - reached
+    assert set(DOCUMENTS) - reached <= {ROOT / "README.md", ROOT / "core/README.md"}
 
 
 # -- the tests of the tests -------------------------------------------------------------------------------------------
