@@ -188,7 +188,9 @@ async def test_an_adapter_that_does_not_fit_the_transport_fails_before_anything_
     """(behaviour 5)"""
     async with lab.ready() as (orchestrator, _):
         orchestrator.register_adapter(AdapterSpec(type="editor", transports=frozenset({"ssh", "local"})))
-        with pytest.raises(EnvironmentRunError, match=r"adapter 'editor' cannot run .* runs over local, ssh") as failure:
+        with pytest.raises(
+            EnvironmentRunError, match=r"adapter 'editor' cannot run .* runs over local, ssh"
+        ) as failure:
             await orchestrator.acquire_for_run(lab.run(), "build", adapter="editor")
         assert failure.value.code is ErrorCode.UNSUPPORTED_ADAPTER_ENVIRONMENT
         with pytest.raises(EnvironmentRunError):
