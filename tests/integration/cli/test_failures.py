@@ -96,7 +96,7 @@ def test_a_store_that_is_not_one_is_refused_and_left_alone(cli: Any, words: tupl
     folder.mkdir()
     status = 125 if words[0] == "run" else 1
     for store, part in ((garbage, "not a database"), (folder, "is a directory")):
-        done = cli("--store", str(store), *words)
+        done = cli.look("--store", str(store), *words)
         assert done.returncode == status
         one_line(done, str(store), part)
     assert garbage.read_bytes() == b"this is no database" * 1000
@@ -110,7 +110,7 @@ def test_a_store_that_cannot_be_written_is_refused(cli: Any):
 
 
 def test_a_password_in_the_stores_url_is_not_shown(cli: Any):
-    done = cli("--store", "mysql://me:hunter2@db/x", "lease", "list")
+    done = cli.look("--store", "mysql://me:hunter2@db/x", "lease", "list")
     assert done.returncode == 1
     one_line(done)
     assert b"hunter2" not in done.stderr + done.stdout
@@ -150,14 +150,14 @@ def test_wrong_usage_is_2_and_repeats_no_secret(cli: Any, words: tuple[str, ...]
     assert done.returncode == 2
     assert done.stdout == b""
     assert b"hunter2" not in done.stderr
-    shown = cli("--json", *words)
+    shown = cli.look("--json", *words)
     assert json.loads(shown.stdout)["error"]["code"] == "usage"
     assert not cli.state.exists()
 
 
 def test_a_lease_that_is_not_there_is_told(cli: Any):
     for words in (("show", "nope"), ("release", "nope"), ("extend", "nope", "--by", "1h")):
-        done = cli("--json", "lease", *words)
+        done = cli.look("--json", "lease", *words)
         assert done.returncode == 1
         assert json.loads(done.stdout)["error"]["code"] == "lease_not_found"
         one_line(done, "'nope'")
@@ -169,7 +169,8 @@ def test_a_bug_is_one_line_and_its_place_is_told_when_asked(cli: Any, tmp_path: 
         "def boom(self): raise RuntimeError('unexpected \\x1b[2J')\n"
         "c.State.orchestrator = boom\n"
     )
-    done = cli("run", "--", "true", PYTHONPATH=str(tmp_path))
+    path = ":".join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    done = cli("run", "--", "true", PYTHONPATH=path)
     assert done.returncode == 125
     one_line(done, "RuntimeError: unexpected \\x1b[2J", "this is a bug", "SOJOURN_DEBUG=1")
-    assert b"Traceback" in cli("run", "--", "true", PYTHONPATH=str(tmp_path), SOJOURN_DEBUG="1").stderr
+    assert b"Traceback" in cli("run", "--", "true", PYTHONPATH=path, SOJOURN_DEBUG="1").stderr

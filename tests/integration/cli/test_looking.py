@@ -71,7 +71,7 @@ def test_every_document_is_as_the_reference_says(cli: Any):
 def test_options_of_the_group_are_understood_after_the_command_too(cli: Any):
     store = str(cli.work / "other.db")
     assert cli("run", "--store", store, "--", "true").returncode == 0
-    assert len(json.loads(cli("lease", "list", "--json", "--store", store).stdout)["leases"]) == 1
+    assert len(json.loads(cli.look("lease", "list", "--json", "--store", store).stdout)["leases"]) == 1
     assert len(cli.json("lease", "list", SOJOURN_STORE=store)["leases"]) == 1
     assert cli.leases() == []
 
@@ -80,7 +80,7 @@ def test_tenants_do_not_see_each_other(cli: Any):
     assert cli("--tenant", "a", "run", "--", "true").returncode == 0
     lease = cli.json("--tenant", "a", "lease", "list")["leases"][0]["id"]
     assert cli.json("lease", "list")["leases"] == []
-    assert cli("lease", "show", lease).returncode == 1
+    assert cli.look("lease", "show", lease).returncode == 1
 
 
 def test_explain_shows_every_level_and_leases_nothing(cli: Any):
@@ -119,7 +119,7 @@ def test_a_wrong_configuration_names_the_path_and_not_the_value(cli: Any):
         (("--set", 'pass_env=["A=hunter2"]'), "pass_env"),
         (("--config", "missing.json"), "missing.json"),
     ):
-        done = cli("env", "add", "x", "--driver", "local", *words)
+        done = cli.look("env", "add", "x", "--driver", "local", *words)
         assert done.returncode == 1
         assert part in done.stderr.decode()
         assert b"hunter2" not in done.stderr
@@ -146,7 +146,7 @@ def test_an_active_lease_can_be_extended_and_released_by_hand(cli: Any):
         0,
         f"sojourn: lease {lease['id']} was over already: released\n",
     )
-    assert cli("lease", "extend", lease["id"], "--by", "2h").returncode == 1
+    assert cli.look("lease", "extend", lease["id"], "--by", "2h").returncode == 1
 
 
 def test_lists_are_filtered(cli: Any):
@@ -196,5 +196,5 @@ def test_the_version_is_said(cli: Any):
 
 
 def test_shell_completion_names_the_commands(cli: Any):
-    shown = cli.ok(_SOJOURN_COMPLETE="bash_complete", COMP_WORDS="sojourn lease ", COMP_CWORD="2")
+    shown = cli(_SOJOURN_COMPLETE="bash_complete", COMP_WORDS="sojourn lease ", COMP_CWORD="2").stdout.decode()
     assert {"plain,list", "plain,show", "plain,release", "plain,extend"} <= set(shown.split())
