@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ class Contract(DriverContract):
 
 
 @pytest.fixture
-def kit() -> Kit:
-    return Kit(Contract(), pytest.skip)
+def kit() -> Iterator[Kit]:
+    kit = Kit(Contract(), pytest.skip)
+    yield kit
+    kit.remove()
 
 
 def leak_of(kit: Kit, body: Callable[[], Any]) -> str:

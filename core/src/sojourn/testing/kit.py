@@ -71,6 +71,10 @@ class Kit:
         self._used: set[str] = set()
         self._secrets = SecretResolver(Plugins())
 
+    def remove(self) -> None:
+        """Remove the folder of the clause."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def _prepare(self) -> None:
         self.config_data = self.plain(self.contract.make_config(self.folder / "config"))
         self.contract.make_workspace(self.workspace)
@@ -211,7 +215,7 @@ class Kit:
                 problems, error = self._run(needs, body)
             problems += self._left_outside(before)
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.remove()
         if isinstance(error, Undeclared):
             self._skip(f"undeclared capability: {error}")
         if error is not None:

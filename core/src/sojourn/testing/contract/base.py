@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,6 +65,8 @@ class ContractBase:
         return HostBackDoor() if self.capabilities.host_processes else None
 
     @pytest.fixture
-    def kit(self) -> Kit:
+    def kit(self) -> Iterator[Kit]:
         """Make the surroundings of one clause."""
-        return Kit(self, pytest.skip)
+        kit = Kit(self, pytest.skip)
+        yield kit
+        kit.remove()
