@@ -71,7 +71,7 @@ async def prepare(runtime: Runtime, held: HeldLease, spec: CommandSpec, actor: A
         actor = request.actor
         return await runtime.call("execute", held.lease, actor, redactor, lambda: held.driver.execute(request, io))
 
-    return Execution(request=request, io=io, call=call)
+    return Execution(request=request, io=io, call=call, redactor=redactor)
 
 
 async def _request(

@@ -15,6 +15,7 @@ from sojourn.errors import DriverBug, InvalidArgument, OutcomeUnknown
 from sojourn.logs import logger
 from sojourn.models import CommandOutcome, ExecuteRequest, ExecuteResult, Outcome, StopReason
 from sojourn.secrets import Secret
+from sojourn.resolvers import Redactor
 from sojourn.streams import LiveIO
 
 __all__ = ["Execution", "check_argv", "check_env"]
@@ -71,11 +72,13 @@ class Execution:
         request: what to run.
         io: its live side.
         call: runs the driver's ``execute``.
+        redactor: knows the command's secrets, for whoever puts its output into a record.
     """
 
     request: ExecuteRequest
     io: LiveIO
     call: Callable[[ExecuteRequest, LiveIO], Awaitable[CommandOutcome]]
+    redactor: Redactor = attrs.field(factory=Redactor)
     started_at: datetime = attrs.field(factory=lambda: datetime.now(UTC), init=False)
     doubtful: bool = attrs.field(default=False, init=False)
     """Whether the driver left us in the dark: the place must not be handed out again."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+import attrs
+
 from sojourn import wire
 from sojourn.commands import CommandSpec, prepare, run_command
 from sojourn.models import ExecuteResult, Outcome
@@ -15,6 +17,7 @@ from sojourn.runtime import HeldLease, Runtime
 __all__ = ["ProvisionFailed", "failure_detail", "provision", "provision_fingerprint", "shell_argv"]
 
 TAIL_BYTES = 4096
+LINE_CHARS = 1000
 
 _LOGIN_SHELL = (
     'if s=$(command -v bash); then SHELL=$s; export SHELL; exec bash -lc "$1"; fi; '
@@ -68,14 +71,26 @@ async def provision(runtime: Runtime, held: HeldLease, command: str) -> Provisio
 async def shell(
     runtime: Runtime, held: HeldLease, command: str, timeout_seconds: float, *, closing: bool = False
 ) -> ExecuteResult:
-    """Run a shell command in the realized workspace; with ``closing`` as a part of the release."""
+    """Run a shell command in the realized workspace; with ``closing`` as a part of the release.
+
+    The output is for records, so the secrets that the command printed are replaced in it.
+    """
     spec = CommandSpec(
         argv=shell_argv(command),
         timeout_seconds=timeout_seconds,
-        output_limit_bytes=2 * TAIL_BYTES,
+        # More than is recorded: where the middle is cut out, half a secret may stand, and nobody would know it.
+        output_limit_bytes=4 * TAIL_BYTES,
         closing=closing,
     )
-    return await run_command(runtime, held, await prepare(runtime, held, spec), spec)
+    execution = await prepare(runtime, held, spec)
+    result = await run_command(runtime, held, execution, spec)
+    redactor = execution.redactor
+    return attrs.evolve(
+        result,
+        stdout=redactor.output(result.stdout),
+        stderr=redactor.output(result.stderr),
+        detail=None if result.detail is None else redactor.text(result.detail),
+    )
 
 
 def failure_detail(what: str, result: ExecuteResult) -> str:
@@ -90,7 +105,7 @@ def failure_detail(what: str, result: ExecuteResult) -> str:
 
 def _first_line(output: bytes) -> str:
     lines = (line.strip() for line in re.split(r"\r?\n", output.decode("utf-8", "replace")))
-    return next((line for line in lines if line), "")
+    return next((line[:LINE_CHARS] for line in lines if line), "")
 
 
 def _tail(result: ExecuteResult) -> str:

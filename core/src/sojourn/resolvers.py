@@ -171,6 +171,12 @@ class Redactor:
             text = text.replace(value, "[secret]")
         return text
 
+    def output(self, data: bytes) -> bytes:
+        """Return a command's output with every secret replaced, for a record."""
+        for value in self._values:
+            data = data.replace(value.encode("utf-8", "surrogateescape"), b"[secret]")
+        return data
+
     def stripped(self, data: Any) -> Any:
         """Return plain JSON data in which every text that holds a secret is None."""
         if isinstance(data, str):
