@@ -85,7 +85,7 @@ def test_an_interrupt_ends_the_command_and_gives_the_lease_back(lab: Any, orches
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with pytest.raises(KeyboardInterrupt), orchestrator.session(environment="build") as session:
+        with pytest.raises(KeyboardInterrupt), orchestrator.session(environment="build") as session:  # noqa: PT012
             signal.setitimer(signal.ITIMER_REAL, 0.3)
             session.execute(["tree"], grace_seconds=0.2)
     finally:
