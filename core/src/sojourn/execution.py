@@ -14,8 +14,8 @@ import attrs
 from sojourn.errors import DriverBug, InvalidArgument, OutcomeUnknown
 from sojourn.logs import logger
 from sojourn.models import CommandOutcome, ExecuteRequest, ExecuteResult, Outcome, StopReason
-from sojourn.secrets import Secret
 from sojourn.resolvers import Redactor
+from sojourn.secrets import Secret
 from sojourn.streams import LiveIO
 
 __all__ = ["Execution", "check_argv", "check_env"]
