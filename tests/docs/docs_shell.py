@@ -14,7 +14,7 @@ from pathlib import Path
 
 __all__ = ["Shell", "ShellError", "agrees", "processes_of", "steps_of"]
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 PLACEHOLDER = "…"
 
 
