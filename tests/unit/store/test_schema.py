@@ -195,6 +195,7 @@ def compiled(statement: Any) -> str:
 
 
 def test_the_tables_compile_for_postgresql() -> None:
+    schema.use_postgresql()
     ddl = "\n".join(compiled(CreateTable(table)) for table in schema.metadata.sorted_tables)
     assert "expires_at TIMESTAMP WITH TIME ZONE NOT NULL" in ddl
     assert "id BIGSERIAL NOT NULL" in ddl
@@ -222,3 +223,8 @@ def test_the_statements_compile_for_postgresql() -> None:
 
 def test_the_clock_of_postgresql_is_the_servers() -> None:
     assert "clock_timestamp()" in compiled(clock._CLOCK_TIMESTAMP)
+
+
+def test_an_sqlite_store_does_not_load_what_postgresql_needs() -> None:
+    program = "import sys, sojourn.store; sys.exit('sqlalchemy.dialects.postgresql' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from sojourn import paths
 from sojourn.errors import StoreError
-from sojourn.store import failures
+from sojourn.store import failures, schema
 from sojourn.store.dialects import control
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def read_only(engine: Engine) -> Engine:
 
 
 def _postgresql_engine(location: Location) -> Engine:
+    schema.use_postgresql()
     try:
         return sqlalchemy.create_engine(
             location.url, hide_parameters=True, pool_size=location.threads + 1, pool_pre_ping=True

@@ -33,6 +33,7 @@ __all__ = [
     "meta",
     "metadata",
     "tenants",
+    "use_postgresql",
 ]
 
 REVISIONS = ("0001",)
@@ -195,8 +196,18 @@ def _in(states: tuple[LeaseStatus, ...]) -> str:
 
 def _unique_where(name: str, *columns: str, where: str) -> None:
     # A literal predicate: the migration holds the same text, and a reflected one compares equal.
-    predicate = text(where)
-    Index(name, *(leases.c[c] for c in columns), unique=True, sqlite_where=predicate, postgresql_where=predicate)
+    Index(name, *(leases.c[c] for c in columns), unique=True, sqlite_where=text(where))
+
+
+def use_postgresql() -> None:
+    """Give the partial indexes their predicates on PostgreSQL, too; needed before anything is created there.
+
+    Apart, because the mere name of the option makes SQLAlchemy load that dialect, and most stores are SQLite.
+    """
+    for index in leases.indexes:
+        predicate = index.dialect_options["sqlite"]["where"]
+        if predicate is not None:
+            index.dialect_kwargs["postgresql_where"] = predicate
 
 
 _unique_where("uq_leases_live_resource", "resource_id", where=_in(LIVE))
