@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -225,3 +226,39 @@ def test_killed_while_the_store_is_made(scene: Scene) -> None:
         victim.kill()
         asyncio.run(use())
     assert git(scene.source, "worktree", "list").count("\n") == 1
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+
+def command_line(scene: Scene, name: str) -> subprocess.Popen[bytes]:
+    """Start ``sojourn run`` with a command that does not want to end, and wait until it runs."""
+    options = ["--env", "here", "--workspace", str(scene.source), "--mode", "git_worktree", "--grace", "300ms"]
+    words = [sys.executable, "-m", "sojourn", "--store", str(scene.store), "run", *options, "--", *scene.stubborn(name)]
+    process = subprocess.Popen(words, env=scene.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    scene.running(name)
+    return process
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_the_command_line_ends_in_good_order(scene: Scene, number: int, status: int) -> None:
+    """The tree is ended and the lease given back before the process ends; no sweep is needed."""
+    process = command_line(scene, "one")
+    process.send_signal(number)
+    said = process.communicate(timeout=20)[1]
+    assert process.returncode == status
+    assert b"Traceback" not in said
+    assert [(lease.status, lease.failure_reason) for lease in scene.leases()] == [("expired", "cancelled")]
+    assert scene.leftovers() == []
+
+
+def test_the_command_line_is_killed(scene: Scene) -> None:
+    """``sojourn reap`` does the rest, at once, and says so."""
+    process = command_line(scene, "one")
+    process.kill()
+    process.communicate(timeout=20)
+    words = [sys.executable, "-m", "sojourn", "--store", str(scene.store), "reap"]
+    done = subprocess.run(words, env=scene.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "gone" in done.stdout
+    assert scene.leftovers() == []
