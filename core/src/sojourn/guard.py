@@ -50,7 +50,8 @@ class Guard:
         self._abandon_after_seconds = abandon_after_seconds
         self._blocked_after_seconds = blocked_after_seconds
         self._kept: list[Any] = []
-        self._pool = DaemonPool(f"sojourn-{driver}", threads)
+        self._threads = threads
+        self._pool = self._new_pool()
 
     async def call(
         self, hook: str, make: Callable[[], Any], *, asynchronous: bool, timeout_seconds: float | None
@@ -90,8 +91,12 @@ class Guard:
         log.warning("driver %s: %s failed: %s", self.driver, hook, error)
 
     def close(self) -> None:
-        """End the driver's idle threads."""
+        """End the driver's threads; the next plain ``def`` hook starts new ones."""
         self._pool.close()
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> DaemonPool:
+        return DaemonPool(f"sojourn-{self.driver}", self._threads)
 
     async def _end(self, task: asyncio.Task[Any], what: str, given_up: asyncio.Event) -> bool:
         """Cancel a hook and see its end, or abandon it; say whether our own caller was cancelled (again) meanwhile."""

@@ -13,6 +13,8 @@ Rules for every hook:
   await it, or raise `OutcomeUnknown`. At its deadline a hook is cancelled, and abandoned ten seconds later.
 - On one resource ``execute``, ``upload`` and ``download`` may overlap; ``acquire``, ``resume``, ``realize`` and ``release``
   are exclusive, the core sees to it, and before a release it ends all running commands.
+- A resource that knows a newer ``epoch`` than the request's refuses it: raise `Refused`. A driver that can keep the epoch inside
+  the resource says ``fencing``.
 - Secrets (`Secret.reveal`) go into no argv, log, label, error text, handle or metadata.
 - Deadlines come with the request (``timeout_seconds``). Retrying is the core's business.
 
@@ -93,7 +95,8 @@ class DriverSpec:
 
         Called on active leases, many at once. Never raises for what the command did: exit status, signal, time-out are in
         the `CommandOutcome`; 127 is not found, 126 not executable. Raise `InvalidArgument` for a missing ``cwd`` or an unknown
-        user, before anything runs. ``request.exec_id`` twice is one run. Pass output on through ``await io.write(...)``,
+        user, before anything runs. ``request.exec_id`` twice is one run: the second caller gets the same outcome, the output
+        went to the first. Pass output on through ``await io.write(...)``,
         apart and byte-exact. "The stream ended" is not "the command finished": without an exit status the outcome is
         ``lost``. A background child does not hold the call.
 
@@ -109,7 +112,9 @@ class DriverSpec:
 
         Called on a row in state ``releasing`` or ``pending_cleanup``, as often as it takes, also by another process than the
         one that acquired, with the handle or with ``resource_id`` alone. Absence is success (``gone``). Say ``gone`` only when it
-        is proven, every process of the lease included. Returns a `ReleaseReceipt`; when unsure raise, and you are called again.
+        is proven, every process of the lease included. A resource that carries another installation's label is left alone: raise
+        `Conflict`. Two calls at once may happen (an operator and a sweep); each gives ``gone`` or raises something retryable.
+        Returns a `ReleaseReceipt`; when unsure raise, and you are called again.
         """
 
     @hookspec(firstresult=True)
