@@ -170,6 +170,8 @@ _ORDER: Final = (table.c.created_at, table.c.id)
 
 _INSERT: Final = InsertOrIgnore(table)
 _GET: Final = select(table).where(table.c.id == _p("id"))
+_FOR_RUN: Final = select(table).where(table.c.tenant == _p("tenant"), table.c.run_id == _p("run_id")).order_by(*_ORDER)
+_LIVE_FOR_RUN: Final = _FOR_RUN.where(table.c.status.in_(list(LIVE)))
 _FOR_UPDATE: Final = _GET.with_for_update()
 
 _ADMIT = _cas(WAITING, status=ACQUIRING)
@@ -704,7 +706,7 @@ def list_all(
 
 def for_run(conn: Connection, tenant: str, run_id: str, *, live_only: bool = True) -> list[Lease]:
     """Return a run's leases, oldest first; with ``live_only`` those whose resource may exist."""
-    return list_all(conn, tenant, run_id=run_id, status=LIVE if live_only else None)
+    return _all(conn, _LIVE_FOR_RUN if live_only else _FOR_RUN, p_tenant=tenant, p_run_id=run_id)
 
 
 def due_for_cleanup(conn: Connection, *, limit: int | None = None) -> list[Lease]:
