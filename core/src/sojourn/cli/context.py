@@ -41,11 +41,11 @@ class State:
         """Take the option; once quiet stays quiet."""
         self.quiet = self.quiet or value
 
-    def orchestrator(self) -> AbstractAsyncContextManager[Orchestrator]:
+    def orchestrator(self, *plugins: object) -> AbstractAsyncContextManager[Orchestrator]:
         """Open an orchestrator on the chosen store."""
         from sojourn.orchestrator import Orchestrator
 
-        return Orchestrator.open(self.store, tenant=self.tenant)
+        return Orchestrator.open(self.store, tenant=self.tenant, plugins=plugins)
 
     @asynccontextmanager
     async def open_store(self) -> AsyncIterator[Store]:

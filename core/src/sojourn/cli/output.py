@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any
 
 import click
@@ -133,7 +133,13 @@ def note(message: str, *, quiet: bool) -> None:
         _say(clean(message))
 
 
+before_message: Callable[[], None] | None = None
+"""Takes away what is only there for the moment, such as a line of progress."""
+
+
 def _say(text: str) -> None:
+    if before_message is not None:
+        before_message()
     encoding = sys.stderr.encoding or "utf-8"
     try:
         sys.stderr.write(f"sojourn: {text}\n".encode(encoding, "replace").decode(encoding))

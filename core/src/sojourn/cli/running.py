@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -14,30 +13,21 @@ from sojourn.cli import documents
 from sojourn.cli.context import State, operator
 from sojourn.cli.failures import CommandLineError
 from sojourn.cli.interrupts import Interrupts
+from sojourn.cli.live import FAILED_STATUS, LiveCommand
 from sojourn.cli.output import note, print_json, warn
-from sojourn.cli.stdio import Output, ReaderGone, Stdin
-from sojourn.cli.types import duration_text
+from sojourn.cli.progress import Progress
 from sojourn.cli.worktree_notes import WorktreeNotes
-from sojourn.models import ExecuteResult, Outcome, RunContext, Stream, Transfer
+from sojourn.models import ExecuteResult, RunContext, Transfer
 from sojourn.realization_records import Overlay, Workspace
 from sojourn.secrets import Secret
 from sojourn.variables import Variables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from sojourn.session import Command, Session
-    from sojourn.streams import Chunk
+    from sojourn.session import Session
 
 __all__ = ["Run", "RunOptions"]
 
-FAILED_STATUS = 125
-TIMED_OUT_STATUS = 124
-READER_GONE_STATUS = 141
-LAST_WORDS_SECONDS = 2.0
 DEFAULT_LIFETIME = timedelta(hours=24)
-LIVE_LIMIT_BYTES = 2 * 1024 * 1024
-"""How much of a stream that is shown live is kept beside: enough for what is still on its way when a command is stopped."""
 
 
 @attrs.frozen(kw_only=True)
@@ -104,9 +94,8 @@ class Run:
         self._state = state
         self._options = options
         self._session: Session | None = None
-        self._result: ExecuteResult | None = None
-        self._reader_gone = False
-        self._output = Output()
+        self._live = LiveCommand(shown=not state.json, quiet=state.quiet)
+        self._progress = Progress(quiet=state.quiet, copied=options.mode == "copy")
         self._worktree = WorktreeNotes(options.workspace, quiet=state.quiet)
 
     async def run(self) -> int:
@@ -122,84 +111,44 @@ class Run:
         except asyncio.CancelledError:
             if interrupts.status is None:
                 raise
-        await self._last_words()
+        finally:
+            self._progress.clear()
+        await self._live.last_words()
         return await self._conclude(interrupts.status)
 
     async def _lease_and_execute(self) -> None:
         options = self._options
+        self._progress.step("waiting for a place")
         async with (
-            self._state.orchestrator() as orchestrator,
+            self._state.orchestrator(self._progress) as orchestrator,
             orchestrator.session(**options.session(self._state.tenant)) as session,
         ):
             self._session = session
             if options.mode == "git_worktree":
                 await self._worktree.started(session)
             await self._execute(session)
-            self._mark(session)
+            failure = self._live.failure()
+            if failure is not None:
+                session.fail(failure)
 
     async def _execute(self, session: Session) -> None:
         options = self._options
-        stdin = Stdin() if options.stdin else None
+        self._progress.command_starts()
         try:
-            async with session.start(
+            await self._live.execute(
+                session,
                 options.command,
-                stdin=stdin,
+                stdin=options.stdin,
                 timeout_seconds=options.timeout_seconds,
                 grace_seconds=options.grace_seconds,
-                output_limit_bytes=None if self._state.json else LIVE_LIMIT_BYTES,
-            ) as command:
-                await self._follow(command)
+            )
         finally:
-            if stdin is not None:
-                stdin.close()
-
-    async def _follow(self, command: Command) -> None:
-        try:
-            if not self._state.json:
-                await self._show(command)
-            self._result = await command.wait()
-        except asyncio.CancelledError:
-            self._result = await command.stop()
-            raise
-        except ReaderGone:
-            self._reader_gone = True
-            self._result = await command.stop()
-
-    async def _show(self, command: Command) -> None:
-        async with aclosing(cast("AsyncGenerator[Chunk]", command.output())) as chunks:
-            async for chunk in chunks:
-                await self._output.write(chunk.stream, chunk.data)
-
-    def _mark(self, session: Session) -> None:
-        """A command that did not exit with 0 makes a failed lease. The reason names no argument: those may be private."""
-        assert self._result is not None  # noqa: S101 - _execute returned
-        if self._reader_gone:
-            session.fail("the reader of the command's output went away")
-        elif not self._result.ok:
-            session.fail(f"command {how_it_ended(self._result)}")
-
-    async def _last_words(self) -> None:
-        """Pass on what a stopped command still said; not for long, because its reader may be stuck."""
-        if self._result is None or self._state.json or self._reader_gone:
-            return
-        try:
-            async with asyncio.timeout(LAST_WORDS_SECONDS):
-                await self._output.settle()
-                result = self._result
-                await self._rest("stdout", result.stdout, result.stdout_dropped_bytes)
-                await self._rest("stderr", result.stderr, result.stderr_dropped_bytes)
-        except (TimeoutError, ReaderGone, CommandLineError):
-            pass
-
-    async def _rest(self, stream: Stream, kept: bytes, dropped: int) -> None:
-        missing = len(kept) + dropped - self._output.written[stream]
-        if missing > 0:
-            await self._output.write(stream, kept[-missing:])
+            self._progress.command_ended(at_line_start=self._live.at_line_start)
 
     # -- what is said about it ----------------------------------------------------------------------------------------
 
     async def _conclude(self, interrupted: int | None) -> int:
-        session, result = self._session, self._result
+        session, result = self._session, self._live.result
         if session is not None and session.release_report is not None:
             for trouble in session.release_report.errors:
                 warn(f"warning: {trouble.error}")
@@ -213,32 +162,11 @@ class Run:
 
                 print_json(document(error))
             return status
-        status = self._status(result, interrupted)
-        self._diagnose(result, status, interrupted)
+        status = self._live.status(interrupted)
+        self._live.diagnose(status)
         if self._state.json:
             print_json(self._document(session, result, status))
         return status
-
-    def _status(self, result: ExecuteResult, interrupted: int | None) -> int:
-        if interrupted is not None:
-            return interrupted
-        if self._reader_gone:
-            return READER_GONE_STATUS
-        if result.outcome is Outcome.TIMED_OUT:
-            return TIMED_OUT_STATUS
-        return FAILED_STATUS if result.exit_code is None else result.exit_code
-
-    def _diagnose(self, result: ExecuteResult, status: int, interrupted: int | None) -> None:
-        limit = self._options.timeout_seconds
-        if result.outcome is Outcome.TIMED_OUT and limit is not None:
-            note(f"the command was ended at its time limit of {duration_text(limit)}", quiet=self._state.quiet)
-        elif result.outcome is Outcome.LOST:
-            warn(f"the command was lost, nobody knows how it ended: {result.detail or 'no reason is known'}")
-        elif status == FAILED_STATUS and result.outcome is Outcome.CANCELLED:
-            warn("the command was ended because its lease was taken away; `sojourn activity` shows by whom")
-        stopped = result.outcome in (Outcome.TIMED_OUT, Outcome.CANCELLED)
-        if stopped and not result.kill_confirmed:
-            warn("warning: not every process of the command is proven gone")
 
     def _document(self, session: Session, result: ExecuteResult, status: int) -> dict[str, Any]:
         report = session.release_report
@@ -261,12 +189,3 @@ class Run:
     def _give_up(self) -> None:
         left = "what is left" if self._session is None else f"lease {self._session.lease.id} is left,"
         warn(f"stopped waiting; {left} `sojourn reap` will get it")
-
-
-def how_it_ended(result: ExecuteResult) -> str:
-    """Return how a command ended, in words that name nothing of it."""
-    if result.outcome is Outcome.EXITED:
-        return f"exited with {result.exit_code}"
-    if result.outcome is Outcome.SIGNALED:
-        return f"died of {result.signal or f'a signal (status {result.exit_code})'}"
-    return {Outcome.TIMED_OUT: "timed out", Outcome.CANCELLED: "was cancelled"}.get(result.outcome, "was lost")
