@@ -196,6 +196,17 @@ def _enum(value: Any, cls: type[StrEnum]) -> StrEnum:
         raise ValueError(f"is not one of {', '.join(cls)}") from None
 
 
+def _is_literal(cls: Any) -> bool:
+    return get_origin(cls) is Literal
+
+
+def _literal(value: Any, cls: Any) -> Any:
+    # cattrs' own sentence repeats the value, which may be a secret in the wrong place.
+    if not any(type(value) is type(choice) and value == choice for choice in get_args(cls)):
+        raise ValueError(f"is not one of {', '.join(str(choice) for choice in get_args(cls))}")
+    return value
+
+
 def _float(value: Any, _: Any) -> float:
     if type(value) not in (int, float):
         raise _expect("a number", value)
@@ -261,6 +272,7 @@ def _converter(unknown: Unknown) -> cattrs.Converter:
         converter.register_structure_hook(cls, _exact(cls, kind))
     # By its own class: the hook for text would take it, because a StrEnum is one.
     converter.register_structure_hook(StrEnum, _enum)
+    converter.register_structure_hook_func(_is_literal, _literal)
     converter.register_structure_hook(float, _float)
     converter.register_structure_hook(datetime, _datetime)
     converter.register_unstructure_hook(datetime, _dump_datetime)
