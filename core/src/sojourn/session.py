@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from enum import Enum
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from sojourn import releasing
 from sojourn.commands import CommandSpec, prepare, run_command
-from sojourn.errors import SojournError
+from sojourn.errors import LeaseLost, SojournError
 from sojourn.execution import Execution
 from sojourn.logs import logger
 from sojourn.models import Actor, ExecuteResult, StopReason
@@ -215,8 +215,14 @@ class Session(Executor):
     async def _release(self, ending: Ending, error: BaseException | None) -> None:
         try:
             done = await releasing.release_held(self._runtime, self._held, ending)
-        except SojournError as trouble:
+        except LeaseLost as lost:
+            message = f"lease {self.lease.id} was given back by somebody else meanwhile"
+            trouble = LeaseLost(message, lease_id=self.lease.id, phase="release")
+            trouble.__cause__ = lost
             self._report(LeaseError(lease_id=self.lease.id, error=trouble), error)
+            return
+        except SojournError as failure:
+            self._report(LeaseError(lease_id=self.lease.id, error=failure), error)
             return
         self._held.lease = done
         if done.status.terminal:
@@ -255,7 +261,7 @@ class Command:
         """The id of this run of the command."""
         return self._execution.request.exec_id
 
-    async def output(self) -> AsyncIterator[Chunk]:
+    async def output(self) -> AsyncGenerator[Chunk, None]:
         """Yield output as it comes, both streams, each in its own order, until the command has ended."""
         self._read = True
         async for chunk in self._execution.io.chunks():
@@ -272,9 +278,13 @@ class Command:
         if rest:
             yield rest.decode("utf-8", "replace")
 
-    async def stop(self) -> ExecuteResult:
-        """End the whole process tree (TERM, grace, KILL) and return what became of the command."""
+    def request_stop(self) -> None:
+        """Ask for the end of the whole process tree (TERM, grace, KILL) and go on reading what it still writes."""
         self._execution.io.stop.set(StopReason.CANCELLED)
+
+    async def stop(self) -> ExecuteResult:
+        """End the whole process tree (TERM, grace, KILL) and return what became of the command; unread output is dropped."""
+        self.request_stop()
         return await self.wait()
 
     async def wait(self) -> ExecuteResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sojourn.cli.failures import CommandLineError
 from sojourn.cli.output import note, warn
@@ -14,10 +14,7 @@ from sojourn.cli.types import duration_text
 from sojourn.models import ExecuteResult, Outcome, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from sojourn.session import AttachedLease, Command, Session
-    from sojourn.streams import Chunk
 
 __all__ = ["LiveCommand"]
 
@@ -95,7 +92,7 @@ class LiveCommand:
         return self.result
 
     async def _show(self, command: Command) -> None:
-        async with aclosing(cast("AsyncGenerator[Chunk]", command.output())) as chunks:
+        async with aclosing(command.output()) as chunks:
             async for chunk in chunks:
                 self.at_line_start = chunk.data.endswith(b"\n")
                 await self._output.write(chunk.stream, chunk.data)

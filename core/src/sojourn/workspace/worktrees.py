@@ -80,7 +80,9 @@ async def plan_worktree(source: Path, resource_id: str, branch: str | None) -> W
         raise WorkspaceError(str(source), "its git repository has no commit yet; commit first, or use mode copy")
     if branch is not None:
         await git(repository, "check-ref-format", "--branch", branch)
-        head = await git(repository, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}^{{commit}}")
+        head = await git(repository, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}^{{commit}}", check=False)
+        if not head:
+            raise WorkspaceError(str(repository), f"has no branch {branch!r}; make it first, or leave the branch out")
     return Worktree(
         repository=str(repository),
         path=str(state_dir() / "worktrees" / resource_id),
