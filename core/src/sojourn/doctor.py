@@ -3,74 +3,125 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 import sojourn
-from sojourn import probing
-from sojourn.drivers import BrokenDriver, LoadedDriver
-from sojourn.errors import EnvironmentRunError, SojournError
-from sojourn.hosts import is_dead
+from sojourn import doctor_store, probing
+from sojourn.drivers import BrokenDriver, DriverRegistry, LoadedDriver
+from sojourn.errors import EnvironmentRunError, SojournError, StoreError
+from sojourn.findings import Finding, Health, Level
 from sojourn.models import Actor, ProbeReport
-from sojourn.records import LeaseStatus
+from sojourn.plugins import Plugins
+from sojourn.records import Environment
+from sojourn.resolvers import SecretResolver
 from sojourn.runtime import Runtime
-from sojourn.store import clock, holders, leases
+from sojourn.settings import Settings
+from sojourn.store import Store, environments
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+__all__ = ["Finding", "Health", "examine", "examine_installation"]
 
-    from sojourn.orchestrator import Orchestrator
-
-__all__ = ["Finding", "Health", "examine"]
-
-Level = Literal["ok", "warning", "error"]
+GIT_SECONDS = 10.0
+SLOW_LOAD_SECONDS = 1.0
+OPERATOR = Actor(type="operator")
 
 
-@attrs.frozen(kw_only=True)
-class Finding:
-    """One thing that was looked at.
-
-    Args:
-        subject: what, e.g. ``store``, ``driver local``.
-        level: ``ok``; ``warning`` (works, needs attention); ``error`` (does not work).
-        message: what was found.
-        hint: what to do next.
-        details: facts for programs.
-    """
-
-    subject: str
-    level: Level
-    message: str
-    hint: str | None = None
-    details: Mapping[str, Any] = attrs.field(factory=dict)
-
-
-@attrs.frozen(kw_only=True)
-class Health:
-    """All findings."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is broken; warnings count as well."""
-        return all(finding.level != "error" for finding in self.findings)
-
-
-async def examine(orchestrator: Orchestrator, runtime: Runtime) -> Health:
-    """Look at everything; a probe of each stored environment and a default probe of each driver are part of it."""
+async def examine(runtime: Runtime) -> Health:
+    """Look at everything from inside an open orchestrator; changes nothing."""
     findings = [_python(), _sojourn(), await _git()]
     findings += [_driver(entry) for entry in runtime.drivers.listing()]
-    findings += await _store(runtime)
-    findings += await _leases(runtime)
-    findings += await _environments(orchestrator, runtime)
+    findings += await doctor_store.examine(runtime.store)
+    findings += await _probes(runtime, await runtime.store.read(environments.list_all, runtime.tenant))
     return Health(findings=tuple(findings))
+
+
+async def examine_installation(
+    url: str | os.PathLike[str] | None = None, *, tenant: str = "default", settings: Settings | None = None
+) -> Health:
+    """Look at everything, also when the store cannot be opened: then that is a finding. Nothing is made or changed.
+
+    Args:
+        url: of the store, as for `Orchestrator.open`.
+        tenant: whose environments are probed.
+        settings: deadlines of the probes.
+    """
+    settings = settings or Settings()
+    findings = [_python(), _sojourn(), await _git()]
+    drivers = DriverRegistry(None, settings)
+    findings += [_driver(entry) for entry in drivers.listing()]
+    plugins, problem = _plugins()
+    findings += [problem] if problem else []
+    store, told = await doctor_store.open_to_look(url)
+    findings += told
+    try:
+        stored: list[Environment] = []
+        if store is not None:
+            found, stored = await _look(store, tenant)
+            findings += found
+        if plugins is not None:
+            findings += await _probe_all(store, drivers, plugins, settings, tenant, stored)
+    finally:
+        await drivers.close()
+        if store is not None:
+            await store.close()
+    return Health(findings=tuple(findings))
+
+
+async def _look(store: Store, tenant: str) -> tuple[list[Finding], list[Environment]]:
+    """A damaged database may open and still not answer."""
+    findings: list[Finding] = []
+    try:
+        findings += await doctor_store.examine(store)
+        return findings, await store.read(environments.list_all, tenant)
+    except StoreError as error:
+        return [*findings, doctor_store.trouble(error)], []
+
+
+async def _probe_all(
+    store: Store | None,
+    drivers: DriverRegistry,
+    plugins: Plugins,
+    settings: Settings,
+    tenant: str,
+    stored: list[Environment],
+) -> list[Finding]:
+    try:
+        async with _any_store(store) as used:
+            runtime = Runtime(
+                store=used,
+                drivers=drivers,
+                plugins=plugins,
+                secrets=SecretResolver(plugins, ()),
+                settings=settings,
+                tenant=tenant,
+                holder_id="doctor",
+            )
+            return await _probes(runtime, stored)
+    except (OSError, StoreError) as error:
+        hint = "free some space in the folder for temporary files, or set TMPDIR"
+        return [Finding(subject="drivers", level="warning", message=f"could not be probed: {error}", hint=hint)]
+
+
+@asynccontextmanager
+async def _any_store(store: Store | None) -> AsyncIterator[Store]:
+    """A probe needs no more of the store than an installation id: without the real one a passing one does."""
+    if store is not None:
+        yield store
+        return
+    with tempfile.TemporaryDirectory(prefix="sojourn-doctor-") as folder:
+        passing = await Store.open(Path(folder) / "sojourn.db")
+        try:
+            yield passing
+        finally:
+            await passing.close()
 
 
 def _python() -> Finding:
@@ -94,9 +145,31 @@ async def _git() -> Finding:
     if path is None:
         hint = "install git; mode copy then knows which files to leave out, and mode git_worktree works"
         return Finding(subject="git", level="warning", message="not found in PATH", hint=hint)
-    process = await asyncio.create_subprocess_exec(path, "--version", stdout=asyncio.subprocess.PIPE)
-    out, _ = await process.communicate()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            path, "--version", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            out, _ = await asyncio.wait_for(process.communicate(), GIT_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise
+    except (OSError, TimeoutError) as error:
+        problem = f"{path} does not run: {str(error) or 'it does not answer'}"
+        return Finding(subject="git", level="warning", message=problem, hint="reinstall git")
+    if process.returncode:
+        problem = f"{path} --version exits with {process.returncode}"
+        return Finding(subject="git", level="warning", message=problem, hint="reinstall git")
     return Finding(subject="git", level="ok", message=f"{out.decode('utf-8', 'replace').strip()} ({path})")
+
+
+def _plugins() -> tuple[Plugins | None, Finding | None]:
+    try:
+        return Plugins(), None
+    except SojournError as error:
+        hint = "no command that opens an orchestrator works until then; drivers were not probed"
+        return None, Finding(subject="plugins", level="error", message=str(error), hint=hint)
 
 
 def _driver(entry: LoadedDriver | BrokenDriver) -> Finding:
@@ -104,7 +177,7 @@ def _driver(entry: LoadedDriver | BrokenDriver) -> Finding:
     if isinstance(entry, BrokenDriver):
         repair = f"reinstall or uninstall {entry.distribution}; the other drivers work without it"
         return Finding(subject=subject, level="error", message=entry.reason, hint=repair)
-    slow = entry.load_seconds > 1.0
+    slow = entry.load_seconds > SLOW_LOAD_SECONDS
     message = f"{entry.info.version} of {entry.distribution}"
     if slow:
         message += f", but took {entry.load_seconds:.1f} s to load"
@@ -112,96 +185,38 @@ def _driver(entry: LoadedDriver | BrokenDriver) -> Finding:
     return Finding(subject=subject, level="warning" if slow else "ok", message=message, hint=hint)
 
 
-async def _store(runtime: Runtime) -> list[Finding]:
-    store = runtime.store
-    findings = []
-    size = await asyncio.to_thread(_size, store.url)
-    message = store.url + (f", {size / 1024:.0f} KiB" if size is not None else "")
+# -- probes -----------------------------------------------------------------------------------------------------------
+
+
+async def _probes(runtime: Runtime, stored: Iterable[Environment]) -> list[Finding]:
+    """Probe each environment, and each driver that none of them uses."""
+    known = list(stored)
+    unused = set(runtime.drivers.names()) - {environment.driver for environment in known}
+    work = [_probe_driver(runtime, driver) for driver in sorted(unused)]
+    work += [_probe_environment(runtime, environment) for environment in known]
+    return [finding for findings in await asyncio.gather(*work) for finding in findings]
+
+
+async def _probe_environment(runtime: Runtime, environment: Environment) -> list[Finding]:
+    subject = f"environment {environment.name}"
     try:
-        await store.run(_write_nothing)
-        findings.append(
-            Finding(subject="store", level="ok", message=message, details={"url": store.url, "bytes": size})
-        )
-    except SojournError as error:
-        findings.append(
-            Finding(subject="store", level="error", message=str(error), hint="make it writable, or use --store")
-        )
-    if not store.in_place:
-        hint = (
-            "`sojourn db adopt` if it was moved, `sojourn db adopt --new-installation` if the original is still in use"
-        )
-        findings.append(
-            Finding(subject="store", level="warning", message="was copied or moved, so sweeps are off", hint=hint)
-        )
-    return findings
+        # Looking is not worth a record.
+        report = await probing.probe(runtime, environment, OPERATOR, recorded=False)
+    except EnvironmentRunError as error:
+        hint = f"make its driver usable, or `sojourn env archive {environment.name}`"
+        return [Finding(subject=subject, level="error", message=error.message, hint=hint)]
+    return _probed(subject, report)
 
 
-def _size(url: str) -> int | None:
-    path = Path(url.removeprefix("sqlite:///"))
-    return path.stat().st_size if path.is_file() else None
-
-
-def _write_nothing(conn: Connection) -> None:
-    """A writing transaction takes the write lock, and fails where nothing can be written."""
-    clock.now(conn)
-
-
-async def _leases(runtime: Runtime) -> list[Finding]:
-    def look(conn: Connection) -> list[Finding]:
-        dead = {holder.id: holder for holder in holders.list_all(conn) if is_dead(holder)}
-        left = [lease for holder in dead for lease in leases.held_by(conn, holder)]
-        waiting = leases.list_all(conn, status=LeaseStatus.PENDING_CLEANUP)
-        active = leases.list_all(conn, status=LeaseStatus.ACTIVE)
-        findings = [
-            Finding(
-                subject="leases",
-                level="ok",
-                message=f"{len(active)} active, {len(waiting)} waiting for clean-up, {len(holders.list_all(conn))} holders",
-                details={"active": len(active), "pending_cleanup": len(waiting)},
-            )
-        ]
-        for lease in left:
-            pid = dead[lease.holder_id or ""].pid
-            message = (
-                f"{lease.id} in {lease.environment_name} was left {lease.status} by a process that is gone (pid {pid})"
-            )
-            findings.append(Finding(subject="lease", level="warning", message=message, hint="run `sojourn reap`"))
-        for lease in waiting:
-            message = f"{lease.id} in {lease.environment_name} is not proven gone after {lease.attempts} attempt(s)"
-            message += f": {lease.last_error}" if lease.last_error else ""
-            next_step = f"run `sojourn reap --force`, or `sojourn lease release {lease.id}`"
-            findings.append(Finding(subject="lease", level="warning", message=message, hint=next_step))
-        return findings
-
-    return await runtime.store.read(look)
-
-
-async def _environments(orchestrator: Orchestrator, runtime: Runtime) -> list[Finding]:
-    findings = []
-    stored = await orchestrator.environments.list()
-    for driver in sorted({"local", *runtime.drivers.names()} - {environment.driver for environment in stored}):
-        findings += await _probe_driver(orchestrator, driver)
-    for environment in stored:
-        subject = f"environment {environment.name}"
-        try:
-            # Looking is not worth a record.
-            report = await probing.probe(runtime, environment, Actor(type="operator"), recorded=False)
-        except EnvironmentRunError as error:
-            findings.append(Finding(subject=subject, level="error", message=error.message))
-            continue
-        findings += _probed(subject, report)
-    return findings
-
-
-async def _probe_driver(orchestrator: Orchestrator, driver: str) -> list[Finding]:
+async def _probe_driver(runtime: Runtime, driver: str) -> list[Finding]:
     """Probe a driver that no environment uses, if it needs no config."""
     try:
-        config_class = orchestrator.drivers.get(driver).info.config_class
+        config_class = runtime.drivers.get(driver).info.config_class
     except EnvironmentRunError:
         return []  # said among the drivers
     if any(field.init and field.default is attrs.NOTHING for field in attrs.fields(config_class)):
         return []
-    return _probed(f"driver {driver}", await orchestrator.probe_draft(driver, {}))
+    return _probed(f"driver {driver}", await probing.probe_draft(runtime, driver, driver, {}, OPERATOR))
 
 
 def _probed(subject: str, report: ProbeReport) -> list[Finding]:

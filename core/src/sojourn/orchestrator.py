@@ -533,7 +533,7 @@ class Orchestrator:
     async def doctor(self) -> Health:
         """Look at this installation and every stored environment; what is found says what to do next."""
         self._check()
-        return await doctor.examine(self, self._runtime)
+        return await doctor.examine(self._runtime)
 
     # -- ourselves ----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from sojourn.cli import failures
 from sojourn.cli.activity import activity
 from sojourn.cli.context import State, common_options
 from sojourn.cli.db import db
+from sojourn.cli.doctor import doctor
 from sojourn.cli.drivers import drivers
 from sojourn.cli.env import env
 from sojourn.cli.explain import explain
@@ -65,7 +66,7 @@ def app() -> None:
     """
 
 
-for command in (run, explain, env, lease, activity, reap, drivers, db):
+for command in (run, explain, env, lease, activity, reap, drivers, doctor, db):
     app.add_command(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,12 +24,20 @@ __all__ = [
     "print_json",
     "shown",
     "table",
+    "verdicts",
     "warn",
 ]
 
 # Control characters, unassigned and private ones, lone surrogates, line and paragraph separators, and the invisible
 # format characters (bidirectional overrides among them) that make a line read otherwise than it is.
 _HIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+_COLOURS = {
+    **dict.fromkeys(("ok", "active", "success", "chosen", "gone"), "green"),
+    **dict.fromkeys(("warning", "pending_cleanup", "pending", "waiting", "archived"), "yellow"),
+    **dict.fromkeys(("error", "failed", "broken"), "red"),
+}
+LEAST_WRAPPED_WIDTH = 24
+"""A column that would be narrower than this is not wrapped."""
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -73,12 +82,74 @@ def _time(value: Any) -> str:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows in aligned columns, two spaces apart; the headings are bold on a terminal."""
+    """Print rows in aligned columns, two spaces apart; the headings are bold on a terminal.
+
+    On a terminal that is too narrow the last column is wrapped; where that is not enough, each row becomes a few lines.
+    """
     cells = [[shown(value) for value in row] for row in rows]
     widths = [max(_width(row[i]) for row in [list(headings), *cells]) for i in range(len(headings))]
+    room = _columns()
+    if room is not None and sum(widths) + 2 * (len(widths) - 1) > room:
+        widths[-1] = room - sum(widths[:-1]) - 2 * (len(widths) - 1)
+        if widths[-1] < LEAST_WRAPPED_WIDTH:
+            _stacked(headings, cells)
+            return
     for index, row in enumerate([list(headings), *cells]):
-        line = "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
-        _line(click.style(line, bold=True) if index == 0 and coloured(sys.stdout) else line)
+        for part, text in enumerate(_wrapped(row[-1], widths[-1])):
+            first = row[:-1] if part == 0 else [""] * (len(row) - 1)
+            line = [_padded(cell, width) for cell, width in zip(first, widths, strict=False)]
+            _line(_styled("  ".join([*line, text]).rstrip(), bold=index == 0))
+
+
+def _padded(cell: str, width: int) -> str:
+    return _coloured_word(cell) + " " * (width - _width(cell))
+
+
+def _stacked(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    width = max(map(_width, headings))
+    for index, row in enumerate(rows):
+        if index:
+            _line("")
+        for name, cell in zip(headings, row, strict=True):
+            if cell != "-":
+                _line(f"{_styled(f'{name:{width}}', bold=True)}  {_coloured_word(cell)}")
+
+
+def verdicts(found: Iterable[tuple[str, str, str, str | None]]) -> None:
+    """Print verdict, subject and message of each finding, and below it what to do next."""
+    rows = [(shown(verdict), shown(subject), shown(message), hint) for verdict, subject, message, hint in found]
+    left = max((_width(verdict) for verdict, *_ in rows), default=0)
+    middle = max((_width(subject) for _, subject, *_ in rows), default=0)
+    indent = " " * (left + middle + 4)
+    room = _columns()
+    width = 0 if room is None else max(room - len(indent), LEAST_WRAPPED_WIDTH)
+    for verdict, subject, message, hint in rows:
+        first, *rest = _wrapped(message, width)
+        _line(f"{_padded(verdict, left)}  {_padded(subject, middle)}  {first}")
+        for text in [*rest, *(_wrapped(f"→ {clean(hint)}", width) if hint else [])]:
+            _line(indent + text)
+
+
+def _columns() -> int | None:
+    """Return how wide the terminal is; None for what is not one: there a row stays a line."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    if width <= 0 or _width(text) <= width:
+        return [text]
+    import textwrap
+
+    return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def _styled(text: str, **style: Any) -> str:
+    return click.style(text, **style) if coloured(sys.stdout) else text
+
+
+def _coloured_word(cell: str) -> str:
+    colour = _COLOURS.get(cell)
+    return cell if colour is None else _styled(cell, fg=colour)
 
 
 def _width(text: str) -> int:
@@ -89,14 +160,13 @@ def fields(values: Mapping[str, object], indent: str = "") -> None:
     """Print names and values below each other, aligned."""
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        label = f"{name:{width}}"
-        _line(f"{indent}{click.style(label, bold=True) if coloured(sys.stdout) else label}  {shown(value)}")
+        _line(f"{indent}{_styled(f'{name:{width}}', bold=True)}  {_coloured_word(shown(value))}")
 
 
 def heading(text: str) -> None:
     """Print a heading, with an empty line above."""
     _line("")
-    _line(click.style(text, bold=True) if coloured(sys.stdout) else text)
+    _line(_styled(text, bold=True))
 
 
 def line(text: str) -> None:
