@@ -34,7 +34,7 @@ from sojourn.variables import refuse_reserved
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["Environments"]
+__all__ = ["TIMEOUTS", "Environments", "check_name", "check_numbers"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 TIMEOUTS = frozenset({"acquire", "realize", "release", "probe", "resume", "provision"})
@@ -119,6 +119,8 @@ class Environments:
         self._check()
         before = await self.get(id_or_name)
         driver = changes.get("driver", before.driver)
+        # A config that is not touched stays in the version in which it was written.
+        kept = "config" not in changes and driver == before.driver
         values = self._checked(
             changes.get("name", before.name),
             driver,
@@ -126,6 +128,7 @@ class Environments:
             env=dict(changes.get("env", before.env)),
             max_leases=changes.get("max_leases", before.max_leases),
             timeouts=dict(changes.get("timeouts", before.timeouts)),
+            config_version=before.config_version if kept else None,
         )
         return await self._runtime.store.run(environments.update, before.id, **{**changes, **values})
 
@@ -206,21 +209,27 @@ class Environments:
         env: dict[str, str | Secret],
         max_leases: int | None,
         timeouts: dict[str, float],
+        config_version: int | None = None,
     ) -> dict[str, Any]:
         path = f"environments.{name}"
         loaded = self._runtime.drivers.get(driver)
         try:
-            _check_name(name, driver)
-            loaded.load_config(config, f"{path}.config")
+            check_name(name, driver)
+            loaded.load_config(config, f"{path}.config", version=config_version)
             refuse_reserved(f"{path}.env", env)
-            _check_numbers(path, max_leases, timeouts)
+            check_numbers(path, max_leases, timeouts)
         except (InvalidConfig, InvalidArgument) as error:
             raise EnvironmentRunError(ErrorCode.INVALID_CONFIG, str(error), driver=driver, phase="config") from None
-        version = loaded.info.config_version
+        version = loaded.info.config_version if config_version is None else config_version
         return {"config": config, "config_version": version, "env": env, "max_leases": max_leases, "timeouts": timeouts}
 
 
-def _check_name(name: str, driver: str) -> None:
+def check_name(name: str, driver: str) -> None:
+    """Check an environment's name, and that ``local`` stays what it says.
+
+    Raises:
+        InvalidConfig: naming the path.
+    """
     if not _NAME.fullmatch(name):
         raise InvalidConfig(f"environments.{name[:80]!r}", "a name is up to 63 letters, digits, '.', '_', '-'")
     if name == LOCAL and driver != LOCAL:
@@ -228,7 +237,12 @@ def _check_name(name: str, driver: str) -> None:
         raise InvalidConfig("environments.local.driver", "the environment called local runs on driver local")
 
 
-def _check_numbers(path: str, max_leases: int | None, timeouts: Mapping[str, float]) -> None:
+def check_numbers(path: str, max_leases: int | None, timeouts: Mapping[str, float]) -> None:
+    """Check an environment's numbers.
+
+    Raises:
+        InvalidConfig: naming the path below ``path``.
+    """
     if max_leases is not None and not max_leases >= 1:
         raise InvalidConfig(f"{path}.max_leases", "must be a whole number of at least 1, or nothing for no limit")
     for hook, seconds in timeouts.items():
