@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from fault_driving import Scene, git, until
@@ -231,32 +232,37 @@ def test_killed_while_the_store_is_made(scene: Scene) -> None:
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
-def command_line(scene: Scene, name: str) -> subprocess.Popen[bytes]:
-    """Start ``sojourn run`` with a command that does not want to end, and wait until it runs."""
-    options = ["--env", "here", "--workspace", str(scene.source), "--mode", "git_worktree", "--grace", "300ms"]
-    words = [sys.executable, "-m", "sojourn", "--store", str(scene.store), "run", *options, "--", *scene.stubborn(name)]
-    process = subprocess.Popen(words, env=scene.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    scene.running(name)
-    return process
+@pytest.fixture
+def command_line(scene: Scene) -> Iterator[subprocess.Popen[bytes]]:
+    """``sojourn run``, its command running, which does not want to end."""
+    options = ["--env", "here", "--workspace", str(scene.source), "--mode", "git_worktree", "--grace", "0.3"]
+    command = scene.stubborn("one")
+    words = [sys.executable, "-m", "sojourn", "--store", str(scene.store), "run", *options, "--", *command]
+    with subprocess.Popen(words, env=scene.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            scene.running("one")
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_the_command_line_ends_in_good_order(scene: Scene, number: int, status: int) -> None:
+def test_the_command_line_ends_in_good_order(
+    scene: Scene, command_line: subprocess.Popen[bytes], number: int, status: int
+) -> None:
     """The tree is ended and the lease given back before the process ends; no sweep is needed."""
-    process = command_line(scene, "one")
-    process.send_signal(number)
-    said = process.communicate(timeout=20)[1]
-    assert process.returncode == status
+    command_line.send_signal(number)
+    said = command_line.communicate(timeout=20)[1]
+    assert command_line.returncode == status
     assert b"Traceback" not in said
     assert [(lease.status, lease.failure_reason) for lease in scene.leases()] == [("expired", "cancelled")]
     assert scene.leftovers() == []
 
 
-def test_the_command_line_is_killed(scene: Scene) -> None:
+def test_the_command_line_is_killed(scene: Scene, command_line: subprocess.Popen[bytes]) -> None:
     """``sojourn reap`` does the rest, at once, and says so."""
-    process = command_line(scene, "one")
-    process.kill()
-    process.communicate(timeout=20)
+    command_line.kill()
+    command_line.communicate(timeout=20)
     words = [sys.executable, "-m", "sojourn", "--store", str(scene.store), "reap"]
     done = subprocess.run(words, env=scene.environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
