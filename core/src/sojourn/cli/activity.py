@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sojourn.cli.context import State, common_options, pass_state, run_async
-from sojourn.cli.lease import actor, compact
+from sojourn.cli.lease_words import actor, compact
 from sojourn.cli.output import line, note, print_json, shown, table
 
 if TYPE_CHECKING:

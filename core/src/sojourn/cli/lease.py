@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from sojourn.cli.context import State, common_options, operator, pass_state, run_async
-from sojourn.cli.failures import CommandLineError
-from sojourn.cli.output import block, fields, heading, note, print_json, shown, table, warn
+from sojourn.cli.lease_exec import exec_in_lease, open_shell
+from sojourn.cli.lease_lookup import existing
+from sojourn.cli.lease_show import show_lease
+from sojourn.cli.output import clean, note, print_json, shown, table, warn
 from sojourn.cli.types import DURATION
 
 if TYPE_CHECKING:
-    from sojourn.records import ActivityEvent, Lease
+    from sojourn.records import Lease
     from sojourn.releasing import ReleaseReport
-    from sojourn.store import Store
 
 __all__ = ["lease"]
 
@@ -41,6 +42,10 @@ def lease() -> None:
 
     A lease is one run's right to one place, from acquire to release. It is over only when the place is proven given back.
     """
+
+
+for command in (show_lease, exec_in_lease, open_shell):
+    lease.add_command(command)
 
 
 # -- list -------------------------------------------------------------------------------------------------------------
@@ -110,132 +115,7 @@ async def _list(
     return [one for one in found if one.id in ended or not one.status.terminal]
 
 
-# -- show -------------------------------------------------------------------------------------------------------------
-
-
-@lease.command("show")
-@common_options
-@click.argument("lease_id", metavar="ID")
-@pass_state
-def show_lease(state: State, /, *, lease_id: str) -> int:
-    """Show everything about one lease: its row, why its environment was chosen, its workspace, what happened to it.
-
-    \b
-    Example:
-      sojourn lease show lease_01m83k955e4hhdc0txwyxb
-    """
-    found, events = run_async(_look(state, lease_id))
-    if state.json:
-        from sojourn.cli import documents
-
-        print_json({"lease": documents.lease(found), "activity": [documents.event(one) for one in events]})
-        return 0
-    _show_row(found)
-    _show_resolution(found)
-    _show_workspace(found)
-    heading("Activity")
-    table(
-        ("AT", "ACTION", "ACTOR", "DETAILS"), [(one.at, one.action, actor(one), compact(one.details)) for one in events]
-    )
-    return 0
-
-
-async def _look(state: State, lease_id: str) -> tuple[Lease, list[ActivityEvent]]:
-    from sojourn.store import activity
-
-    async with state.open_store() as store:
-        found = await _existing(state, store, lease_id)
-        return found, await store.read(activity.list_all, state.tenant, entity_id=found.id)
-
-
-async def _existing(state: State, store: Store, lease_id: str) -> Lease:
-    from sojourn.store import leases
-
-    found = await store.read(leases.get, lease_id)
-    if found is None or found.tenant != state.tenant:
-        raise CommandLineError(
-            f"there is no lease {lease_id!r}; `sojourn lease list` shows what there is", "lease_not_found"
-        )
-    return found
-
-
-def _show_row(found: Lease) -> None:
-    context = found.context
-    fields(
-        {
-            "lease": found.id,
-            "status": found.status,
-            "outcome": found.outcome,
-            "cleanup": found.cleanup_status,
-            "failure reason": found.failure_reason,
-            "last error": found.last_error,
-            "environment": f"{found.environment_name} ({found.environment_id})",
-            "driver": found.driver,
-            "provider": found.provider,
-            "provider's id": found.provider_lease_id,
-            "resource": f"{found.resource_id} (epoch {found.epoch})",
-            "policy": found.policy,
-            "transfer": found.transfer,
-            "tenant": found.tenant,
-            "run": context.run_id,
-            "agent": context.agent_id,
-            "issue": context.issue_id,
-            "workspace id": context.execution_workspace_id,
-            "holder": found.holder_id,
-            "clean-up attempts": found.attempts,
-            "next attempt": found.next_try_at,
-            "created": found.created_at,
-            "acquired": found.acquired_at,
-            "expires": found.expires_at,
-            "ended": found.ended_at,
-        }
-    )
-
-
-def _show_resolution(found: Lease) -> None:
-    trace = found.metadata.get("resolution")
-    if isinstance(trace, list) and all(isinstance(level, dict) for level in trace):
-        heading("Why this environment")
-        columns = ("level", "verdict", "value", "reason")
-        table(("LEVEL", "VERDICT", "ENVIRONMENT", "WHY"), [[level.get(name) for name in columns] for level in trace])
-
-
-def _show_workspace(found: Lease) -> None:
-    from sojourn.realization_records import read_record
-
-    record = read_record(found.metadata.get("workspace_realization"))
-    if record is None:
-        return
-    heading("Workspace")
-    known = {
-        "summary": record.summary,
-        "root": record.authoritative_root,
-        "branch": record.local.get("branch"),
-        "worktree": record.local.get("worktree"),
-    }
-    fields({name: value for name, value in known.items() if value})
-    done = record.bootstrap
-    if done is not None and done.ran:
-        heading("Provision")
-        fields({"exit code": done.exit_code, "seconds": done.duration_seconds})
-        block(done.output_tail or "")
-    elif done is not None:
-        heading("Provision")
-        fields({"did not run": done.reason})
-
-
-def actor(event: ActivityEvent) -> str:
-    """Return who did it."""
-    return event.actor_type if event.actor_id is None else f"{event.actor_type} {event.actor_id}"
-
-
-def compact(details: Any) -> str:
-    """Return the details of an event in one cell, without what is not said."""
-    known = {name: value for name, value in details.items() if value is not None}
-    return " ".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in known.items())
-
-
-# -- release, extend --------------------------------------------------------------------------------------------------
+# -- release, destroy, extend -----------------------------------------------------------------------------------------
 
 
 @lease.command("release")
@@ -246,15 +126,73 @@ def compact(details: Any) -> str:
 def release_lease(state: State, /, *, lease_id: str, reason: str | None) -> int:
     """Give one lease back, also one that another process holds.
 
-    What runs in it is ended, and its holder finds its lease lost. One that waits for clean-up is tried again now. Exit
-    status 1 means that the place is not proven gone; `sojourn reap` tries again.
+    What runs in it is ended, and its holder finds its lease lost. One that waits for clean-up is tried again now. A place
+    whose policy says so is kept for the next run; `sojourn lease destroy` removes it as well.
 
     \b
     Examples:
       sojourn lease release lease_01m83k955e4hhdc0txwyxb
       sojourn lease release lease_01m83k955e4hhdc0txwyxb --failed "the disk was full"
+
+    Exit status: 0 it is given back, or was already; 1 it is not proven gone (`sojourn reap` tries again), or there is no
+    such lease.
     """
-    report, after = run_async(_release(state, lease_id, reason))
+    return _said(state, *run_async(_end(state, lease_id, reason, destroy=False)))
+
+
+@lease.command("destroy")
+@common_options
+@click.argument("lease_id", metavar="ID")
+@click.option("--failed", "reason", metavar="REASON", help="End it as failed, for this reason.  [default: as expired]")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask. Where nobody can be asked, it is needed.")
+@pass_state
+def destroy_lease(state: State, /, *, lease_id: str, reason: str | None, yes: bool) -> int:
+    """Destroy a lease's place now, whatever its policy says, with all that is in it.
+
+    Like release, but a place that is kept for reuse or for inspection goes too. What runs in it is ended, and its holder
+    finds its lease lost. On a terminal it asks first.
+
+    \b
+    Examples:
+      sojourn lease destroy lease_01m83k955e4hhdc0txwyxb
+      sojourn lease destroy lease_01m83k955e4hhdc0txwyxb --yes --failed "it was compromised"
+
+    Exit status: 0 the place is gone, 1 it is not proven gone (`sojourn reap` tries again) or the answer was no, 2 there is
+    nobody to ask and no --yes.
+    """
+    if not yes and not _agreed(state, run_async(_find(state, lease_id))):
+        note("nothing was done", quiet=state.quiet)
+        return 1
+    return _said(state, *run_async(_end(state, lease_id, reason, destroy=True)))
+
+
+async def _find(state: State, lease_id: str) -> Lease:
+    async with state.open_store() as store:
+        return await existing(state, store, lease_id)
+
+
+def _agreed(state: State, found: Lease) -> bool:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError("there is no terminal to ask on; say --yes")
+    run = f" of run {found.context.run_id}" if found.context.run_id else ""
+    question = clean(f"Destroy {found.status} lease {found.id}{run} in environment {found.environment_name}?")
+    return click.confirm(question, err=True)
+
+
+async def _end(state: State, lease_id: str, reason: str | None, *, destroy: bool) -> tuple[ReleaseReport, Lease]:
+    async with state.orchestrator() as orchestrator:
+        await existing(state, orchestrator.store, lease_id)
+        if destroy:
+            report = await orchestrator.leases.destroy(lease_id, failure_reason=reason, actor=operator())
+        else:
+            outcome = "released" if reason is None else "failed"
+            report = await orchestrator.leases.release(
+                lease_id, status=outcome, failure_reason=reason, actor=operator()
+            )
+        return report, await existing(state, orchestrator.store, lease_id)
+
+
+def _said(state: State, report: ReleaseReport, after: Lease) -> int:
     for trouble in report.errors:
         warn(str(trouble.error))
     if state.json:
@@ -268,14 +206,6 @@ def release_lease(state: State, /, *, lease_id: str, reason: str | None) -> int:
     return 1 if report.errors else 0
 
 
-async def _release(state: State, lease_id: str, reason: str | None) -> tuple[ReleaseReport, Lease]:
-    async with state.orchestrator() as orchestrator:
-        await _existing(state, orchestrator.store, lease_id)
-        outcome = "released" if reason is None else "failed"
-        report = await orchestrator.leases.release(lease_id, status=outcome, failure_reason=reason, actor=operator())
-        return report, await _existing(state, orchestrator.store, lease_id)
-
-
 @lease.command("extend")
 @common_options
 @click.argument("lease_id", metavar="ID")
@@ -287,6 +217,8 @@ def extend_lease(state: State, /, *, lease_id: str, seconds: float) -> int:
     \b
     Example:
       sojourn lease extend lease_01m83k955e4hhdc0txwyxb --by 2h
+
+    Exit status: 0 done, 1 it is not active, or there is no such lease.
     """
     after = run_async(_extend(state, lease_id, timedelta(seconds=seconds)))
     if state.json:
@@ -300,6 +232,6 @@ def extend_lease(state: State, /, *, lease_id: str, seconds: float) -> int:
 
 async def _extend(state: State, lease_id: str, by: timedelta) -> Lease:
     async with state.orchestrator() as orchestrator:
-        found = await _existing(state, orchestrator.store, lease_id)
+        found = await existing(state, orchestrator.store, lease_id)
         # One whose end is past and that no sweep has ended yet gets its time from now.
         return await orchestrator.leases.extend(lease_id, max(found.expires_at, datetime.now(UTC)) + by)
