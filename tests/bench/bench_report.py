@@ -90,6 +90,8 @@ def _page(parts: Mapping[str, Part], rows: Sequence[Row], facts: Mapping[str, st
         "the same process in turns with ours (where a row needs fresh processes, those take turns). A target is judged by "
         "the median; where only the 95th percentile is above it, the table says so. Absolute times depend on the machine."
     )
+    if _busy(facts):
+        yield from ("", "**The machine was busy with other work: absolute times are too long, ratios hold better.**")
     yield from ("", "![Medians and 95th percentiles of all rows](benchmarks.svg)", "")
     yield from _markdown(
         ("", "work", "n", "ours p50 / p95", "floor p50 / p95", "ratio p50 / p95", "target", "result"), map(_cells, rows)
@@ -100,6 +102,11 @@ def _page(parts: Mapping[str, Part], rows: Sequence[Row], facts: Mapping[str, st
         for table in part.tables:
             yield from _section(table)
     yield from _surroundings(parts, facts)
+
+
+def _busy(facts: Mapping[str, str]) -> bool:
+    """Whether more wanted to run than there are cores, before we added our own work."""
+    return float(facts["load before"].split()[0]) > (os.cpu_count() or 1) / 2
 
 
 def _cells(row: Row) -> list[str]:
