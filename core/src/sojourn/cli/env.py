@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from sojourn.cli.context import State, common_options, pass_state, run_async
-from sojourn.cli.failures import CommandLineError
-from sojourn.cli.output import block, fields, heading, note, print_json, table
-from sojourn.cli.types import ASSIGNMENT, SECRET
+from sojourn.cli.env_add import add_environment
+from sojourn.cli.env_apply import apply_declaration, print_schema
+from sojourn.cli.env_edit import edit_environment
+from sojourn.cli.env_probe import probe_environment
+from sojourn.cli.env_remove import remove_environment
+from sojourn.cli.env_stored import find, present
+from sojourn.cli.output import note, print_json, table
 
 if TYPE_CHECKING:
     from sojourn.records import Environment
 
 __all__ = ["env"]
-
-MAX_CONFIG_BYTES = 1024 * 1024
 
 
 @click.group()
@@ -27,8 +26,20 @@ MAX_CONFIG_BYTES = 1024 * 1024
 def env() -> None:
     """Manage environments: the named places to run.
 
-    An environment is a driver with its configuration. There is always one called `local`: this machine.
+    An environment is a driver with its configuration. There is always one called `local`: this machine. `add` makes one by
+    hand; `apply` makes those that a repository declares in its sojourn.toml.
     """
+
+
+for command in (
+    add_environment,
+    edit_environment,
+    remove_environment,
+    probe_environment,
+    apply_declaration,
+    print_schema,
+):
+    env.add_command(command)
 
 
 @env.command("list")
@@ -89,142 +100,8 @@ def show_environment(state: State, /, *, name: str) -> int:
       sojourn env show local
     """
 
-    async def get() -> Environment:
-        async with state.orchestrator() as orchestrator:
-            return await orchestrator.environments.get(name)
-
-    _present(state, run_async(get()))
+    present(state, run_async(find(state, name)))
     return 0
-
-
-def _present(state: State, found: Environment) -> None:
-    from sojourn.cli import documents
-
-    plain = documents.environment(found)
-    if state.json:
-        print_json({"environment": plain})
-        return
-    names = ("name", "id", "tenant", "status", "driver", "policy", "max_leases", "require_probe", "description")
-    fields({name.replace("_", " "): getattr(found, name) for name in names})
-    for name in ("config", "env", "timeouts"):
-        if plain[name]:
-            heading(name.capitalize())
-            block(json.dumps(plain[name], indent=2, ensure_ascii=False))
-
-
-@env.command("add")
-@common_options
-@click.argument("name")
-@click.option(
-    "--driver", required=True, metavar="DRIVER", help="Name of an installed driver; `sojourn drivers` lists them."
-)
-@click.option(
-    "--config",
-    "config_file",
-    metavar="FILE",
-    help="JSON object with the driver's configuration; - reads stdin.  [default: empty]",
-)
-@click.option(
-    "--set",
-    "settings",
-    type=ASSIGNMENT,
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Set one value of the configuration, over --config; may be repeated. KEY may have dots; VALUE is JSON, else text.",
-)
-@click.option(
-    "-e",
-    "variables",
-    type=ASSIGNMENT,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Variable for every command; may be repeated.",
-)
-@click.option(
-    "--secret",
-    "secrets",
-    type=SECRET,
-    multiple=True,
-    metavar="NAME=REF",
-    help="Variable whose value is a secret, named by where it is: env:VARIABLE or file:PATH.",
-)
-@click.option(
-    "--max-leases", type=click.IntRange(min=1), metavar="N", help="How many places at once.  [default: no limit]"
-)
-@click.option("--description", default="", metavar="TEXT", help="For people.  [default: none]")
-@pass_state
-def add_environment(state: State, /, *, name: str, driver: str, **options: Any) -> int:
-    """Store a new environment; its configuration is checked first.
-
-    \b
-    Examples:
-      sojourn env add scratch --driver local --set root=/var/tmp/sojourn
-      sojourn env add ci --driver local --set 'pass_env=["CI"]' -e MAKEFLAGS=-j2 --secret TOKEN=env:CI_TOKEN
-      sojourn env add big --driver local --config big.json
-    """
-    config = _config(options["config_file"], options["settings"])
-
-    async def create() -> Environment:
-        from sojourn.secrets import Secret
-
-        async with state.orchestrator() as orchestrator:
-            return await orchestrator.environments.create(
-                name,
-                driver,
-                config,
-                env={**dict(options["variables"]), **{key: Secret(ref) for key, ref in options["secrets"]}},
-                max_leases=options["max_leases"],
-                description=options["description"],
-            )
-
-    found = run_async(create())
-    if state.json:
-        _present(state, found)
-    else:
-        note(f"environment {found.name} is stored ({found.id})", quiet=state.quiet)
-    return 0
-
-
-def _config(file: str | None, settings: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    config = _read_config(file) if file is not None else {}
-    for key, text in settings:
-        place = config
-        *outer, last = key.split(".")
-        for part in outer:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise click.UsageError(f"--set {key}: {part} is not an object")
-        place[last] = _value(text)
-    return config
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _read_config(file: str) -> dict[str, Any]:
-    try:
-        data = sys.stdin.buffer.read(MAX_CONFIG_BYTES + 1) if file == "-" else _read(file)
-        if len(data) > MAX_CONFIG_BYTES:
-            raise CommandLineError(f"--config {file}: is larger than {MAX_CONFIG_BYTES} bytes", "invalid_config")
-        found = json.loads(data)
-    except OSError as error:
-        raise CommandLineError(f"--config {file}: {error.strerror}", "invalid_config") from None
-    except (ValueError, RecursionError) as error:
-        # The place in the file, not the text there: it may be private.
-        where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "cannot be read"
-        raise CommandLineError(f"--config {file}: not JSON ({where})", "invalid_config") from None
-    if not isinstance(found, dict):
-        raise CommandLineError(f"--config {file}: must hold a JSON object", "invalid_config")
-    return found
-
-
-def _read(file: str) -> bytes:
-    with Path(file).open("rb") as stream:
-        return stream.read(MAX_CONFIG_BYTES + 1)
 
 
 @env.command("archive")
@@ -239,13 +116,68 @@ def archive_environment(state: State, /, *, name: str) -> int:
       sojourn env archive scratch
     """
 
-    async def archive() -> Environment:
-        async with state.orchestrator() as orchestrator:
-            return await orchestrator.environments.archive(name)
+    return _set_status(state, name, archived=True)
 
-    found = run_async(archive())
+
+@env.command("unarchive")
+@common_options
+@click.argument("name")
+@pass_state
+def unarchive_environment(state: State, /, *, name: str) -> int:
+    """Take an archived environment into use again; its configuration is checked first.
+
+    \b
+    Example:
+      sojourn env unarchive scratch
+    """
+    return _set_status(state, name, archived=False)
+
+
+def _set_status(state: State, name: str, *, archived: bool) -> int:
+    async def change() -> Environment:
+        from sojourn.records import EnvironmentStatus
+
+        async with state.orchestrator() as orchestrator:
+            found = await find(state, name, store=orchestrator.store, ensure=True)
+            if archived:
+                return await orchestrator.environments.archive(found.id)
+            return await orchestrator.environments.update(found.id, status=EnvironmentStatus.ACTIVE)
+
+    found = run_async(change())
     if state.json:
-        _present(state, found)
+        present(state, found)
     else:
-        note(f"environment {found.name} is archived", quiet=state.quiet)
+        note(f"environment {found.name} is {found.status}", quiet=state.quiet)
+    return 0
+
+
+@env.command("default")
+@common_options
+@click.argument("name", required=False)
+@click.option("--none", "nothing", is_flag=True, help="Have no default any more: runs use `local` again.")
+@pass_state
+def default_environment(state: State, /, *, name: str | None, nothing: bool) -> int:
+    """Make an environment the one that a run uses when nothing else names one.
+
+    \b
+    Examples:
+      sojourn env default build
+      sojourn env default --none
+    """
+    if (name is None) is not nothing:
+        raise click.UsageError("name an environment, or say --none")
+
+    async def change() -> Environment | None:
+        async with state.orchestrator() as orchestrator:
+            found = None if name is None else await find(state, name, store=orchestrator.store, ensure=True)
+            await orchestrator.environments.set_default(found.id if found else None)
+            return found
+
+    found = run_async(change())
+    if state.json:
+        print_json({"default_id": found.id if found else None})
+    elif found:
+        note(f"environment {found.name} is the default of tenant {state.tenant}", quiet=state.quiet)
+    else:
+        note(f"tenant {state.tenant} has no default: runs use local", quiet=state.quiet)
     return 0
