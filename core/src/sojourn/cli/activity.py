@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import sys
 from typing import TYPE_CHECKING
 
@@ -31,14 +32,18 @@ POLL_SECONDS = 0.5
 @click.option("--entity", "entity_id", metavar="ID", help="Only what happened to this, e.g. a lease.")
 @pass_state
 def activity(state: State, /, *, limit: int, follow: bool, entity_id: str | None) -> int:
-    """Show what happened, oldest first.
+    """Show what happened, oldest first: which lease was taken and given back, which environment was changed, by whom.
 
     \b
     Examples:
       sojourn activity
       sojourn activity --limit 5 --json
       sojourn activity --follow
+      sojourn activity --follow --json | jq -r .action
       sojourn activity --entity lease_01m83k955e4hhdc0txwyxb
+
+    With --json it is one document; with --follow too it is one document per line, each as soon as it happens. Exit status:
+    0; with --follow 130 at Ctrl-C, and 141 when nobody reads the output any more.
     """
     run_async(_follow(state, limit, entity_id) if follow else _once(state, limit, entity_id))
     return 0
@@ -75,8 +80,24 @@ async def _follow(state: State, limit: int, entity_id: str | None) -> None:
                 _show_now(state, one)
                 last = one.id
             sys.stdout.flush()
+            _require_reader()
             await asyncio.sleep(POLL_SECONDS)
             found = await store.read(events.list_all, state.tenant, after_id=last, entity_id=entity_id)
+
+
+def _require_reader() -> None:
+    """Where nothing happens nothing is written, and a pipe whose reader has gone would not be noticed.
+
+    Raises:
+        BrokenPipeError: it has gone.
+    """
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):
+        return  # not a stream of the system, as in a host application's tests
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        raise BrokenPipeError
 
 
 def _show_now(state: State, event: ActivityEvent) -> None:

@@ -11,6 +11,7 @@ import click
 from sojourn import __version__
 from sojourn.cli import failures
 from sojourn.cli.activity import activity
+from sojourn.cli.completion import complete_names, completion
 from sojourn.cli.context import State, common_options
 from sojourn.cli.db import db
 from sojourn.cli.doctor import doctor
@@ -66,8 +67,9 @@ def app() -> None:
     """
 
 
-for command in (run, explain, env, lease, activity, reap, drivers, doctor, db):
+for command in (run, explain, env, lease, activity, reap, drivers, doctor, db, completion):
     app.add_command(command)
+complete_names(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sojourn.cli.context import State, common_options, pass_state, run_async
-from sojourn.cli.output import fields, note, print_json
+from sojourn.cli.output import fields, note, print_json, warn
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 __all__ = ["db"]
+
+MOST_PROBLEMS = 20
 
 
 @click.group()
@@ -25,29 +27,65 @@ def db() -> None:
 @common_options
 @pass_state
 def check(state: State, /) -> int:
-    """Open the database and say what is in it: schema, size, holders, leases by state.
+    """Check the database for damage, and say what is in it: schema, size, holders, leases by state.
+
+    An SQLite file is read to its end and compared with its indexes, and every reference between its rows is followed; a
+    large one takes its time. PostgreSQL looks after itself: of that only schema and contents are read. Nothing is changed.
 
     \b
-    Example:
+    Examples:
       sojourn db check
+      sojourn db check --json --store /srv/sojourn/sojourn.db
+
+    Exit status: 0 sound, 1 damaged, or it cannot be opened.
     """
     found = run_async(_check(state))
+    problems = found["problems"]
+    for problem in problems:
+        warn(f"damaged: {problem}")
+    if problems:
+        warn("restore a backup; sojourn does not repair a database, and `sqlite3 FILE .recover` may save what is left")
     if state.json:
         print_json(found)
-        return 0
+        return 1 if problems else 0
     counts = found.pop("leases")
-    fields({**found, "leases": ", ".join(f"{number} {status}" for status, number in counts.items()) or "none"})
+    shown = {**found, "problems": len(problems) or "none"}
+    if counts is not None:
+        shown["leases"] = ", ".join(f"{number} {status}" for status, number in counts.items()) or "none"
+    fields(shown)
     if not found["in_place"]:
         note("sweeps are off: the database was copied or moved; see `sojourn db adopt --help`", quiet=state.quiet)
-    return 0
+    return 1 if problems else 0
 
 
 async def _check(state: State) -> dict[str, Any]:
+    from sojourn.errors import StoreCorrupt
+
     async with state.open_store() as store:
-        found = await store.read(_look)
-        found["size_bytes"] = _size(store.url)
         facts = {"store": store.url, "installation_id": store.installation_id, "in_place": store.in_place}
-        return facts | found
+        try:
+            problems = await store.read(_damage)
+        except StoreCorrupt:
+            problems = ["it cannot be read to its end"]
+        try:
+            contents = await store.read(_look)
+        except StoreCorrupt:
+            # What is wrong was found above; a sound database answers.
+            contents = dict.fromkeys(("schema", "environments", "holders", "activity", "leases"))
+            problems = problems or ["it cannot be read to its end"]
+        return {**facts, "problems": problems, **contents, "size_bytes": _size(store.url)}
+
+
+def _damage(conn: Connection) -> list[str]:
+    """Return what SQLite finds wrong with its file: pages, indexes, rows, and references that lead nowhere."""
+    if conn.dialect.name != "sqlite":
+        return []
+    found = conn.exec_driver_sql(f"PRAGMA integrity_check({MOST_PROBLEMS})").scalars().all()
+    # A long answer has line breaks of its own.
+    problems = [line for text in found if text != "ok" for line in str(text).splitlines() if line.strip()]
+    for table, row, parent, _ in conn.exec_driver_sql("PRAGMA foreign_key_check").all():
+        problems.append(f"row {row} of {table} names a row of {parent} that is not there")
+    return problems[:MOST_PROBLEMS]
 
 
 def _look(conn: Connection) -> dict[str, Any]:
@@ -62,7 +100,6 @@ def _look(conn: Connection) -> dict[str, Any]:
     by_status = conn.execute(select(status, func.count()).group_by(status).order_by(status)).all()
     return {
         "schema": migrate.revision(conn),
-        "size_bytes": None,
         "environments": count(schema.environments),
         "holders": count(schema.holders),
         "activity": count(schema.activity),
@@ -89,9 +126,14 @@ def _size(url: str) -> int | None:
 def upgrade(state: State, /) -> int:
     """Bring the schema up to date. SQLite files do that by themselves when they are opened; PostgreSQL waits for this.
 
+    It may be run at any time and does nothing to a database that is up to date. Make a copy of the database first when an older
+    sojourn has to read it again: there is no way back.
+
     \b
     Example:
       sojourn db upgrade --store postgresql://db.example/sojourn
+
+    Exit status: 0 up to date, 1 it cannot be: written by a newer sojourn, or not reachable.
     """
     where = run_async(_upgrade(state))
     if state.json:
@@ -125,6 +167,8 @@ def adopt(state: State, /, *, new_installation: bool) -> int:
     Examples:
       sojourn db adopt
       sojourn db adopt --new-installation
+
+    Exit status: 0 sweeps are on, 1 the database cannot be opened or written.
     """
     installation_id = run_async(_adopt(state, new_installation=new_installation))
     if state.json:

@@ -28,6 +28,8 @@ def drivers(ctx: click.Context) -> int:
     Examples:
       sojourn drivers
       sojourn drivers --json
+
+    Exit status: 0, also when a driver is broken; `sojourn doctor` makes that an error, and probes them.
     """
     if ctx.invoked_subcommand is None:
         return int(ctx.invoke(list_drivers))

@@ -24,7 +24,7 @@ __all__ = ["exec_in_lease", "open_shell"]
 FAILED_STATUS = 125
 
 
-@click.command("exec", context_settings={"allow_interspersed_args": False})
+@click.command("exec")
 @common_options
 @click.argument("lease_id", metavar="ID")
 @click.option(
@@ -73,11 +73,11 @@ def exec_in_lease(state: State, /, **options: Any) -> int:
     \b
     Examples:
       sojourn lease exec lease_01m83k955e4hhdc0txwyxb -- ps aux
-      sojourn lease exec --cwd build --timeout 1m lease_01m83k955e4hhdc0txwyxb -- make -n
+      sojourn lease exec lease_01m83k955e4hhdc0txwyxb --cwd build --timeout 1m -- make -n
       tar c notes | sojourn lease exec lease_01m83k955e4hhdc0txwyxb -- tar x
 
-    Options stand before ID. The command's words are passed on as they are; there is no shell unless you name one, and no
-    terminal: for that there is `sojourn lease shell`.
+    What stands after `--` is passed on as it is. There is no shell unless you name one, and no terminal: for that there is
+    `sojourn lease shell`.
 
     \b
     Exit status:

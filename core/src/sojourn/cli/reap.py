@@ -24,13 +24,16 @@ def reap(state: State, /, *, dry_run: bool, force: bool) -> int:
     """Put right what crashed or killed processes left.
 
     Takes over the leases of holders that are gone, ends leases whose lifetime is over, and makes the clean-up attempts that
-    are due. A lease is over only when its place is proven gone; exit status 1 means that something still waits.
+    are due. A lease is over only when its place is proven gone. It may be run at any time, also by several at once.
 
     \b
     Examples:
       sojourn reap --dry-run
       sojourn reap
       sojourn reap --force --json
+
+    Exit status: 0 nothing is left to put right (or with --dry-run: this is what would be done), 1 something still waits for
+    its clean-up; `sojourn lease show ID` says why.
     """
     report = run_async(_reap(state, dry_run=dry_run, force=force))
     if state.json:
