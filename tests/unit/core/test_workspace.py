@@ -192,6 +192,26 @@ async def test_a_link_swapped_into_the_target_is_not_written_through(source: Pat
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.parametrize("side", ["source", "target"])
+async def test_a_link_swapped_in_after_its_folder_was_made_is_not_entered(
+    source: Path, tmp_path: Path, side: str
+) -> None:
+    """Between two entries of one folder: neither read nor written through it."""
+    outside, target = tmp_path / "outside", tmp_path / "target"
+    for folder in (outside, target, source / "sub", target / "sub"):
+        folder.mkdir()
+    (source / "sub" / "file").write_text("harmless")
+    plan = attrs.evolve(await plan_copy(source), entries=(b"sub/file",))
+    swapped = (source if side == "source" else target) / "sub"
+    shutil.rmtree(swapped)
+    swapped.symlink_to(outside)
+    if side == "source":
+        (outside / "file").write_text("secret")
+    with pytest.raises(WorkspaceError, match="could not be copied"):
+        await copy_tree(plan, target)
+    assert list((outside if side == "target" else target / "sub").iterdir()) == []
+
+
 @pytest.mark.parametrize("becomes", ["pipe", "nothing"])
 async def test_a_file_that_became_something_else_is_an_error_by_name(
     source: Path, tmp_path: Path, becomes: str
