@@ -33,8 +33,7 @@ MODES = ("in_place", "copy", "git_worktree")
 @click.option(
     "--mode",
     type=click.Choice(MODES),
-    default="in_place",
-    show_default=True,
+    show_default="in_place",
     help="in_place: the tree itself. copy: a copy of it (in a git tree what git tracks or does not ignore), thrown away at the "
     "end. git_worktree: a git worktree of its last commit; changes are kept on a branch.",
 )
@@ -72,6 +71,13 @@ MODES = ("in_place", "copy", "git_worktree")
     metavar="CMD",
     help="Command for a login shell before the place is given back, also after a failure.  [default: none]",
 )
+@click.option(
+    "--declared-commands",
+    is_flag=True,
+    help="Run what sojourn.toml says as set-up and teardown also on this machine: in a copy or a git worktree, never in your "
+    "own tree.",
+)
+@click.option("--no-config", is_flag=True, help="Read no sojourn.toml.")
 @click.option(
     "-e",
     "env",
@@ -112,6 +118,9 @@ def run(state: State, /, *, quiet: bool, **options: Any) -> int:
       sojourn run --secret TOKEN=env:MY_TOKEN -e CI=1 -- ./publish
       tar c src | sojourn run -- tar t | head -3
 
+    What a sojourn.toml in the tree, or above it, says as [defaults] holds where no option says otherwise; `sojourn explain`
+    shows what that is.
+
     The command's words are passed on as they are. There is no shell unless you name one, and no terminal. It sees PATH,
     HOME and a few more variables, and what -e and --secret name; not the rest of our environment.
 
@@ -130,10 +139,15 @@ def run(state: State, /, *, quiet: bool, **options: Any) -> int:
     """
     state.failure_status = 125
     state.set_quiet(quiet)
-    if options["branch"] is not None and options["mode"] != "git_worktree":
-        raise click.UsageError("--branch goes with --mode git_worktree")
+    if options["branch"] is not None and options["mode"] not in (None, "git_worktree"):
+        raise _branch_alone()
+    from sojourn.cli import declared
     from sojourn.cli.running import Run, RunOptions
 
+    found = declared.read(options["workspace"], ignored=options["no_config"])
+    options, _ = found.filled(options)
+    if options["branch"] is not None and options["mode"] != "git_worktree":
+        raise _branch_alone()
     wanted = RunOptions(
         **{name: options[name] for name in _PLAIN},
         workspace=str(Path(options["workspace"]).absolute()),
@@ -141,7 +155,11 @@ def run(state: State, /, *, quiet: bool, **options: Any) -> int:
         secrets=dict(options["secrets"]),
         stdin=not options["no_stdin"],
     )
-    return run_async(Run(state, wanted).run())
+    return run_async(Run(state, wanted, found).run())
+
+
+def _branch_alone() -> click.UsageError:
+    return click.UsageError("--branch goes with --mode git_worktree")
 
 
 _PLAIN = (
@@ -154,6 +172,7 @@ _PLAIN = (
     "provision",
     "provision_in_place",
     "teardown",
+    "declared_commands",
     "run_id",
     "agent_id",
 )

@@ -18,11 +18,13 @@ from sojourn.cli.output import note, print_json, warn
 from sojourn.cli.progress import Progress
 from sojourn.cli.worktree_notes import WorktreeNotes
 from sojourn.models import ExecuteResult, RunContext, Transfer
-from sojourn.realization_records import Overlay, Workspace
+from sojourn.realization_records import Overlay, Strategy, Workspace
 from sojourn.secrets import Secret
 from sojourn.variables import Variables
 
 if TYPE_CHECKING:
+    from sojourn.cli.declared import Declared
+    from sojourn.orchestrator import Orchestrator
     from sojourn.session import Session
 
 __all__ = ["Run", "RunOptions"]
@@ -44,6 +46,7 @@ class RunOptions:
     provision: str | None
     provision_in_place: bool
     teardown: str | None
+    declared_commands: bool
     env: Mapping[str, str] = attrs.field(repr=False)
     secrets: Mapping[str, str]
     run_id: str | None
@@ -55,22 +58,22 @@ class RunOptions:
         """How the tree gets there: a git worktree is made here, and then used in place."""
         return "copy" if self.mode == "copy" else "in_place"
 
+    @property
+    def overlay(self) -> Overlay:
+        """The commands around the run that the options name."""
+        return Overlay(provision=self.provision, teardown=self.teardown, provision_in_place=self.provision_in_place)
+
+    def source(self, exclude: tuple[str, ...]) -> Workspace:
+        """Return the tree, without what stays behind when it is copied."""
+        strategy: Strategy = "git_worktree" if self.mode == "git_worktree" else "project_primary"
+        return Workspace(local_path=self.workspace, strategy=strategy, branch=self.branch, exclude=exclude)
+
     def session(self, tenant: str) -> dict[str, Any]:
-        """Return the arguments for `Orchestrator.session`."""
-        worktree = self.mode == "git_worktree"
+        """Return the arguments for `Orchestrator.session`, but those that a declaration has a say in."""
         variables: dict[str, str | Secret] = {**self.env, **{name: Secret(ref) for name, ref in self.secrets.items()}}
         return {
-            "environment": self.environment,
-            "workspace": Workspace(
-                local_path=self.workspace,
-                strategy="git_worktree" if worktree else "project_primary",
-                branch=self.branch,
-            ),
             "run": RunContext(tenant=tenant, run_id=self.run_id, agent_id=self.agent_id),
             "transfer": self.transfer,
-            "overlay": Overlay(
-                provision=self.provision, teardown=self.teardown, provision_in_place=self.provision_in_place
-            ),
             "variables": Variables(run=variables),
             "expires_at": self._expires_at(),
             "actor": operator() if self.agent_id is None else None,
@@ -88,11 +91,13 @@ class Run:
     Args:
         state: the global options.
         options: what to run, and where.
+        declared: what the repository declares.
     """
 
-    def __init__(self, state: State, options: RunOptions) -> None:
+    def __init__(self, state: State, options: RunOptions, declared: Declared) -> None:
         self._state = state
         self._options = options
+        self._declared = declared
         self._session: Session | None = None
         self._live = LiveCommand(shown=not state.json, quiet=state.quiet)
         self._progress = Progress(quiet=state.quiet, copied=options.mode == "copy")
@@ -119,17 +124,46 @@ class Run:
     async def _lease_and_execute(self) -> None:
         options = self._options
         self._progress.step("waiting for a place")
-        async with (
-            self._state.orchestrator(self._progress) as orchestrator,
-            orchestrator.session(**options.session(self._state.tenant)) as session,
-        ):
-            self._session = session
-            if options.mode == "git_worktree":
-                await self._worktree.started(session)
-            await self._execute(session)
-            failure = self._live.failure()
-            if failure is not None:
-                session.fail(failure)
+        async with self._state.orchestrator(self._progress) as orchestrator:
+            with self._declared.naming_what_is_missing():
+                arguments = await self._arguments(orchestrator)
+                async with orchestrator.session(**arguments) as session:
+                    self._session = session
+                    self._say_what_is_pending(session)
+                    if options.mode == "git_worktree":
+                        await self._worktree.started(session)
+                    await self._execute(session)
+                    failure = self._live.failure()
+                    if failure is not None:
+                        session.fail(failure)
+
+    async def _arguments(self, orchestrator: Orchestrator) -> dict[str, Any]:
+        """Return the arguments of the session; what the declaration gets wrong is told before there is a lease."""
+        options, declared = self._options, self._declared
+        declared.prepare(orchestrator)
+        arguments = options.session(self._state.tenant) | {
+            "selection": declared.selection(options.environment),
+            "workspace": options.source(declared.exclude),
+        }
+        defaults = declared.declaration.defaults
+        if defaults.provision is None and defaults.teardown is None:
+            return arguments | {"overlay": options.overlay}
+        names = ("workspace", "transfer", "variables")
+        place = await orchestrator.explain(
+            arguments["selection"], overlay=options.overlay, **{name: arguments[name] for name in names}
+        )
+        commands = declared.commands(options.overlay, place, allowed=options.declared_commands)
+        if commands.withheld is not None and options.mode != "in_place":
+            note(f"a command of sojourn.toml is not run: {commands.withheld}", quiet=self._state.quiet)
+        return arguments | {"overlay": commands.overlay(options.overlay)}
+
+    def _say_what_is_pending(self, session: Session) -> None:
+        change = self._declared.pending(session.acquisition.environment)
+        if change is not None:
+            warn(
+                f"warning: environment {change.name!r} is not as it is declared ({', '.join(change.fields)}); "
+                "`sojourn env apply` shows the difference"
+            )
 
     async def _execute(self, session: Session) -> None:
         options = self._options
