@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["activity"]
 
 POLL_SECONDS = 0.5
+INTERRUPTED_STATUS = 130
 
 
 @click.command()
@@ -45,8 +46,16 @@ def activity(state: State, /, *, limit: int, follow: bool, entity_id: str | None
     With --json it is one document; with --follow too it is one document per line, each as soon as it happens. Exit status:
     0; with --follow 130 at Ctrl-C, and 141 when nobody reads the output any more.
     """
-    run_async(_follow(state, limit, entity_id) if follow else _once(state, limit, entity_id))
-    return 0
+    if not follow:
+        run_async(_once(state, limit, entity_id))
+        return 0
+    try:
+        run_async(_follow(state, limit, entity_id))
+    except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            # The terminal has written ^C: what comes next begins on a line of its own.
+            sys.stderr.write("\n")
+    return INTERRUPTED_STATUS
 
 
 async def _once(state: State, limit: int, entity_id: str | None) -> None:

@@ -92,7 +92,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     if room is not None and sum(widths) + 2 * (len(widths) - 1) > room:
         widths[-1] = room - sum(widths[:-1]) - 2 * (len(widths) - 1)
         if widths[-1] < LEAST_WRAPPED_WIDTH:
-            _stacked(headings, cells)
+            _stacked(headings, cells, room)
             return
     for index, row in enumerate([list(headings), *cells]):
         for part, text in enumerate(_wrapped(row[-1], widths[-1])):
@@ -105,14 +105,17 @@ def _padded(cell: str, width: int) -> str:
     return _coloured_word(cell) + " " * (width - _width(cell))
 
 
-def _stacked(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _stacked(headings: Sequence[str], rows: Iterable[Sequence[str]], room: int) -> None:
     width = max(map(_width, headings))
     for index, row in enumerate(rows):
         if index:
             _line("")
         for name, cell in zip(headings, row, strict=True):
+            first, *rest = _wrapped(cell, room - width - 2)
             if cell != "-":
-                _line(f"{_styled(f'{name:{width}}', bold=True)}  {_coloured_word(cell)}")
+                _line(f"{_styled(f'{name:{width}}', bold=True)}  {_coloured_word(first)}")
+            for text in rest:
+                _line(" " * (width + 2) + text)
 
 
 def verdicts(found: Iterable[tuple[str, str, str, str | None]]) -> None:
@@ -120,13 +123,15 @@ def verdicts(found: Iterable[tuple[str, str, str, str | None]]) -> None:
     rows = [(shown(verdict), shown(subject), shown(message), hint) for verdict, subject, message, hint in found]
     left = max((_width(verdict) for verdict, *_ in rows), default=0)
     middle = max((_width(subject) for _, subject, *_ in rows), default=0)
-    indent = " " * (left + middle + 4)
     room = _columns()
-    width = 0 if room is None else max(room - len(indent), LEAST_WRAPPED_WIDTH)
+    beside = room is None or room - left - middle - 4 >= LEAST_WRAPPED_WIDTH
+    indent = " " * (left + middle + 4 if beside else left + 2)
+    width = 0 if room is None else max(room - len(indent), 1)
     for verdict, subject, message, hint in rows:
-        first, *rest = _wrapped(message, width)
-        _line(f"{_padded(verdict, left)}  {_padded(subject, middle)}  {first}")
-        for text in [*rest, *(_wrapped(f"→ {clean(hint)}", width) if hint else [])]:
+        lines = _wrapped(message, width)
+        first = f"{_padded(verdict, left)}  {_padded(subject, middle)}"
+        _line(f"{first}  {lines.pop(0)}" if beside else first.rstrip())
+        for text in [*lines, *(_wrapped(f"→ {clean(hint)}", width) if hint else [])]:
             _line(indent + text)
 
 
@@ -140,7 +145,8 @@ def _wrapped(text: str, width: int) -> list[str]:
         return [text]
     import textwrap
 
-    return textwrap.wrap(text, width, break_on_hyphens=False)
+    # A word that does not fit, such as a path, is not cut: somebody may want to copy it.
+    return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False) or [text]
 
 
 def _styled(text: str, **style: Any) -> str:
