@@ -95,7 +95,8 @@ def check_value(config_class: type[Any], name: str, value: Any, others: Mapping[
             object.__setattr__(draft, fields[key].name, wire.load(hints[fields[key].name], others[key]))
         loaded = wire.load(hints[fields[name].name], value)
     except wire.WireError as error:
-        raise InvalidConfig(f"{name}.{error.path}" if error.path else name, error.reason) from None
+        dot = "." if error.path and not error.path.startswith("[") else ""
+        raise InvalidConfig(f"{name}{dot}{error.path}", error.reason) from None
     validator = fields[name].validator
     if validator is None:
         return
@@ -179,7 +180,7 @@ def _kind(hint: Any) -> Kind:
         return "choice"
     if hint in (tuple, list, frozenset) or get_origin(hint) in (tuple, list, frozenset):
         return "list"
-    if isinstance(hint, type) and not attrs.has(hint) and not issubclass(hint, Mapping | dict):
+    if hint is not Any and isinstance(hint, type) and not attrs.has(hint) and not issubclass(hint, Mapping | dict):
         return "text"
     return "object"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,8 @@ def _show(path: Path, declaration: Declaration, planned: Sequence[Change], undec
         line("  no environments")
     if undeclared:
         line(f"Stored and not declared, left alone: {', '.join(undeclared)}")
+    # In one log the changes come before what is said about them.
+    sys.stdout.flush()
 
 
 def _said(declaration: Declaration, name: str) -> dict[str, Any]:

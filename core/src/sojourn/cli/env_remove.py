@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -88,6 +89,8 @@ def _show(radius: BlastRadius) -> None:
             "secrets": ", ".join(radius.secrets) or "none",
         }
     )
+    # In one log this comes before what is said about it.
+    sys.stdout.flush()
 
 
 def _document(radius: BlastRadius, *, removed: bool, blocked: bool) -> dict[str, Any]:
