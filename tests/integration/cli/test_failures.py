@@ -166,7 +166,7 @@ def test_a_lease_that_is_not_there_is_told(cli: Any):
 def test_a_bug_is_one_line_and_its_place_is_told_when_asked(cli: Any, tmp_path: Path):
     (tmp_path / "sitecustomize.py").write_text(
         "import sojourn.cli.context as c\n"
-        "def boom(self): raise RuntimeError('unexpected \\x1b[2J')\n"
+        "def boom(self, *plugins): raise RuntimeError('unexpected \\x1b[2J')\n"
         "c.State.orchestrator = boom\n"
     )
     path = ":".join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))

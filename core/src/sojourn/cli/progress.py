@@ -75,7 +75,8 @@ class Progress:
         if elapsed_seconds >= PATIENCE_SECONDS:
             columns = shutil.get_terminal_size().columns
             # The last column stays free: a full line makes some terminals scroll.
-            text = output.clean(f"sojourn: {self._text}, {elapsed_seconds:.0f} s")[: columns - 1]
+            elapsed = f", {int(elapsed_seconds)} s" if elapsed_seconds >= 1 else ""
+            text = output.clean(f"sojourn: {self._text}{elapsed}")[: columns - 1]
             self._visible = True
             self._write(f"{_ERASE}{text}")
         self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick) if self._shown else None
