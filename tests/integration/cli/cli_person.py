@@ -15,13 +15,9 @@ class Terminal:
 
     def __init__(self, cli: Any, *arguments: str, **env: str) -> None:
         program, *words = cli.words
+        known = cli.env | {"NO_COLOR": "1"} | env
         self.child = pexpect.spawn(
-            program,
-            [*words, *arguments],
-            cwd=str(cli.work),
-            env=cli.env | {"NO_COLOR": "1"} | env,
-            timeout=20,
-            dimensions=(40, 200),
+            program, [*words, *arguments], cwd=str(cli.work), env=known, timeout=20, dimensions=(40, 200)
         )
         self.seen = ""
 

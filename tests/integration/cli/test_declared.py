@@ -85,7 +85,9 @@ def test_an_archived_environment_is_taken_up_again(cli: Any, declare: Any):
 
 def test_on_a_terminal_apply_asks(cli: Any, declare: Any):
     declare(TOML)
-    person = Terminal(cli, "env", "apply").sees("+ build: create").sees("Apply these changes? [y/N]: ").says("n")
+    person = (
+        Terminal(cli, "env", "apply").sees("+ build: create").sees("Apply these changes to build? [y/N]: ").says("n")
+    )
     assert "nothing was applied" in person.ends(1)
     assert cli.json("env", "list")["environments"] == []
     person = Terminal(cli, "env", "apply").sees("[y/N]: ").says("y")
@@ -149,7 +151,7 @@ def test_a_file_that_is_not_valid_stops_the_run_with_its_line(cli: Any, declare:
 
 def test_defaults_hold_below_the_options(cli: Any, declare: Any):
     file = declare(
-        TOML.replace("[defaults]", '[defaults]\nmode = "copy"\ntimeout_seconds = 1')
+        TOML.replace("[defaults]", '[defaults]\nmode = "copy"\ntimeout_seconds = 2')
         + "[workspace]\nexclude = ['*.log']"
     )
     for name in ("a.log", "b.txt"):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import tomllib
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sojourn.declaration_changes import changed_fields, plan_changes
+from sojourn.declaration_changes import PlanChanged, apply_changes, changed_fields, plan_changes
 from sojourn.declaration_schema import schema
 from sojourn.declaration_search import find_declaration
 from sojourn.declarations import (
@@ -31,6 +34,7 @@ from sojourn.drivers import DriverRegistry
 from sojourn.errors import EnvironmentRunError
 from sojourn.records import Environment, EnvironmentStatus, LeasePolicy
 from sojourn.secrets import Secret
+from sojourn.store import Store, environments
 
 PAGE = Path(__file__).resolve().parents[3] / "docs/reference/sojourn-toml.md"
 
@@ -397,6 +401,36 @@ def test_a_plan_names_what_changes_field_by_field():
         ("build", "unchanged", {}),
         ("new", "create", {}),
     ]
+
+
+def test_what_was_planned_is_stored_at_once_or_not_at_all(tmp_path: Path):
+    declared = Declaration(
+        environments={
+            "build": DeclaredEnvironment(driver="local", config={"root": "/b"}),
+            "new": DeclaredEnvironment(driver="local", env={"T": Secret("env:T")}),
+        }
+    )
+    versions = {"local": 3}
+
+    async def work() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            store = await Store.open(tmp_path / "db")
+            stack.push_async_callback(store.close)
+            await store.run(environments.insert, tenant="default", name="build", driver="local", config={})
+            everything = partial(store.read, environments.list_all, "default", include_archived=True)
+            planned = plan_changes(declared, await everything(), versions)
+            assert [(change.name, change.action) for change in planned] == [("build", "update"), ("new", "create")]
+            await store.run(environments.insert, tenant="default", name="new", driver="local", config={})
+            with pytest.raises(PlanChanged, match="nothing was applied"):
+                await store.run(apply_changes, "default", declared, planned, versions)
+            assert [found.config for found in await everything()] == [{}, {}]
+            planned = plan_changes(declared, await everything(), versions)
+            await store.run(apply_changes, "default", declared, planned, versions)
+            build, new = await everything()
+            assert (build.config, build.config_version, new.env) == ({"root": "/b"}, 3, {"T": Secret("env:T")})
+            assert {c.action for c in plan_changes(declared, await everything(), versions)} == {"unchanged"}
+
+    asyncio.run(work())
 
 
 def test_values_of_different_kinds_are_different():

@@ -48,7 +48,8 @@ def apply_declaration(state: State, /, *, file: str | None, dry_run: bool, yes: 
     changing = [change for change in planned if change.action != "unchanged"]
     if not state.json:
         _show(path, declaration, planned, undeclared)
-    if changing and not dry_run and not yes and terminal.present() and not terminal.confirm("Apply these changes?"):
+    question = f"Apply these changes to {', '.join(change.name for change in changing)}?"
+    if changing and not dry_run and not yes and terminal.present() and not terminal.confirm(question):
         note("nothing was applied", quiet=state.quiet)
         if state.json:
             print_json(_document(path, planned, undeclared, applied=False))

@@ -67,9 +67,8 @@ def _show(explained: Explained) -> None:
             "isolation": found.isolation,
             "workspace": found.workspace.local_path,
             "mode": mode if found.transfer in (None, mode) else f"{mode} (transfer {found.transfer})",
-            "provision": _command(explained.provision),
-            "teardown": _command(explained.teardown),
-            "time limit": "none" if explained.timeout_seconds is None else duration_text(explained.timeout_seconds),
+            "provision": _command(explained.provision, "before the command"),
+            **_more(explained),
             "policy": found.policy,
             "leases": f"{found.capacity.occupied} now, {limit}",
         }
@@ -81,10 +80,22 @@ def _show(explained: Explained) -> None:
             line(problem)
 
 
-def _command(command: Command) -> str:
+def _more(explained: Explained) -> dict[str, object]:
+    """Return what most runs have not."""
+    more: dict[str, object] = {}
+    if explained.teardown.text is not None:
+        more["teardown"] = _command(explained.teardown, "at the end")
+    if explained.timeout_seconds is not None:
+        more["time limit"] = duration_text(explained.timeout_seconds)
+    return more
+
+
+def _command(command: Command, when: str) -> str:
     if command.text is None:
-        return "none"
-    return f"{command.text} (would not run: {command.reason})" if command.reason else command.text
+        return "none asked for"
+    return (
+        f"would not run: {command.reason} ({command.text})" if command.reason else f"would run {when}: {command.text}"
+    )
 
 
 def _show_file(explained: Explained) -> None:
