@@ -170,8 +170,12 @@ def render_record(name: str) -> list[str]:
         if base is not None:
             lines += [f"Everything of [{base.__name__}](#{base.__name__.lower()}), and:", ""]
         inherited = {field.name for field in attrs.fields(base)} if base is not None else set()
+        # As written: the type that attrs knows is replaced once somebody resolved it.
+        annotations = {
+            name: text for cls in reversed(record.__mro__) for name, text in inspect.get_annotations(cls).items()
+        }
         rows = [
-            [code(field.name), code(str(field.type)), code(default_of(field)), cell(said.get(field.name, ""))]
+            [code(field.name), code(annotations[field.name]), code(default_of(field)), cell(said.get(field.name, ""))]
             for field in attrs.fields(record)
             if field.name not in inherited and not field.name.startswith("_")
         ]

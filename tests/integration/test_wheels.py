@@ -187,7 +187,9 @@ def test_the_command_finds_the_drivers(installed: Installed, tmp_path: Path):
 
 def test_a_command_runs_with_the_installed_wheels(installed: Installed, tmp_path: Path):
     state = {"XDG_STATE_HOME": str(tmp_path / "state"), "HOME": str(tmp_path)}
-    done = run(installed.bin / "sojourn", "run", "--", "sh", "-c", "echo from the wheel", cwd=tmp_path, env=state)
+    project = tmp_path / "project"
+    project.mkdir()
+    done = run(installed.bin / "sojourn", "run", "--", "sh", "-c", "echo from the wheel", cwd=project, env=state)
     assert done.stdout == "from the wheel\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import tomllib
@@ -21,6 +22,8 @@ def find_declaration(start: Path) -> Path | None:
         DeclarationError: a file is there and cannot be looked at.
     """
     folder = start.resolve()
+    if not os.access(folder, os.X_OK):
+        return None  # a workspace that cannot be entered stops the run, and that says why
     for candidate in (folder, *folder.parents):
         if candidate != folder and _open_to_everybody(candidate):
             return None

@@ -63,7 +63,7 @@ async def realize(runtime: Runtime, held: HeldLease, workspace: Workspace, overl
         held.cwd = _local_cwd(held, workspace) if cwd is None else cwd
         target = await resolve_target(runtime, held, held.cwd, actor)
         if held.lease.transfer == "copy" and workspace.local_path is not None and not held.transferred:
-            await _transfer(held, target, workspace)
+            await _transfer(runtime, held, target, workspace)
             held.transferred = True
     # Before the set-up: what fails half way has to be torn down as well.
     held.teardown = [partial(_closing_command, runtime, held, what, command) for what, command in _closing(overlay)]
@@ -145,7 +145,7 @@ def _local_cwd(held: HeldLease, workspace: Workspace) -> str | None:
     )
 
 
-async def _transfer(held: HeldLease, target: ExecutionTarget, workspace: Workspace) -> None:
+async def _transfer(runtime: Runtime, held: HeldLease, target: ExecutionTarget, workspace: Workspace) -> None:
     """Bring the caller's tree into the root: for now on this machine only."""
     assert workspace.local_path is not None  # noqa: S101 - the caller looked
     if not isinstance(target.target, LocalTarget):
@@ -159,7 +159,8 @@ async def _transfer(held: HeldLease, target: ExecutionTarget, workspace: Workspa
             phase="transfer",
         )
     try:
-        plan = await plan_copy(Path(workspace.local_path), workspace.exclude)
+        # Closing any descriptor of the database drops the locks that this process has on it, so it stays behind.
+        plan = await plan_copy(Path(workspace.local_path), workspace.exclude, runtime.store.own_files())
         await copy_tree(plan, Path(target.cwd or ""))
     except WorkspaceError as error:
         raise _failed(held.lease, "transfer", "Failed to copy the workspace for environment", error) from error

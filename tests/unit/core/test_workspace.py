@@ -18,6 +18,7 @@ import pytest
 
 from sojourn import wire
 from sojourn.errors import WorkspaceError
+from sojourn.store import Store, environments
 from sojourn.workspace import worktrees
 from sojourn.workspace.copying import copy_tree, plan_copy
 from sojourn.workspace.worktrees import WorktreeNotRemoved, make_worktree, plan_worktree, remove_recorded_worktree
@@ -122,7 +123,7 @@ async def test_a_source_that_is_no_folder_is_refused(source: Path, name: str, re
 def test_what_cannot_be_read_is_refused_by_name(kind: str) -> None:
     """By a process that is not root, for root reads everything."""
     program = f"""
-        import asyncio, os, pathlib, tempfile
+        import asyncio, concurrent.futures.thread, os, pathlib, tempfile
         from sojourn.errors import WorkspaceError
         from sojourn.workspace.copying import plan_copy
         with tempfile.TemporaryDirectory() as folder:
@@ -428,3 +429,15 @@ async def test_a_worktree_of_another_host_is_left_to_it(repository: Path) -> Non
 
 async def test_a_lease_without_a_worktree_needs_nothing() -> None:
     await remove_recorded_worktree(SimpleNamespace(metadata={}))  # type: ignore[arg-type]
+
+
+async def test_the_file_of_an_open_store_is_neither_opened_nor_copied(source: Path, tmp_path: Path) -> None:
+    """Closing any descriptor of a database drops the locks that this process holds on it."""
+    (source / "file").write_text("x")
+    store = await Store.open(source / "runs.db")
+    try:
+        await store.run(environments.ensure_local, "default")
+        plan = await plan_copy(source, (), store.own_files())
+    finally:
+        await store.close()
+    assert plan.entries == (b"file",)

@@ -116,6 +116,14 @@ class Store:
         self._check_usable()
         return self._transact(self._engine, lambda conn: fn(conn, *args, **kwargs))
 
+    def own_files(self) -> frozenset[tuple[int, int]]:
+        """Return device and inode of the database's files, where it is one; nobody in this process may open those."""
+        path = self._location.path
+        if path is None:
+            return frozenset()
+        found = (files.identity(path.with_name(path.name + suffix)) for suffix in ("", "-wal", "-shm", "-journal"))
+        return frozenset(identity for identity in found if identity is not None)
+
     async def adopt(self, *, new_installation: bool) -> str:
         """Accept the database where it is now, so that sweeps are on again.
 

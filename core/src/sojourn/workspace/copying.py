@@ -6,7 +6,7 @@ import asyncio
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class CopyPlan:
     total_bytes: int
 
 
-async def plan_copy(source: Path, exclude: Sequence[str] = ()) -> CopyPlan:
+async def plan_copy(source: Path, exclude: Sequence[str] = (), leave_out: Collection[tuple[int, int]] = ()) -> CopyPlan:
     """Say what of ``source`` travels: in a git work tree tracked and untracked-not-ignored files, else all but excludes.
 
     ``.git`` itself does not travel.
@@ -40,6 +40,7 @@ async def plan_copy(source: Path, exclude: Sequence[str] = ()) -> CopyPlan:
     Args:
         source: the tree.
         exclude: what else stays behind, in the syntax of ``.gitignore``.
+        leave_out: files that must not be opened, by device and inode.
 
     Raises:
         WorkspaceError: the tree is missing or unreadable, or something in it is neither file, folder nor link.
@@ -48,13 +49,20 @@ async def plan_copy(source: Path, exclude: Sequence[str] = ()) -> CopyPlan:
     if source.resolve() == Path("/"):
         raise WorkspaceError(str(source), "is the root of this machine; name a project in it")
     names = await _git_names(source) if await top_level(source) else None
+    return await asyncio.to_thread(_plan, source, names, exclude, leave_out)
+
+
+def _plan(
+    source: Path, names: list[bytes] | None, exclude: Sequence[str], leave_out: Collection[tuple[int, int]]
+) -> CopyPlan:
     entries = [*_listed(source, names)] if names is not None else [*_walked(os.fsencode(source))]
     if exclude:
         entries = [*_kept(source, entries, exclude)]
-    total = 0
-    for entry in entries:
-        total += _checked_size(source, entry)
-    return CopyPlan(source=str(source), entries=tuple(entries), total_bytes=total)
+    root = os.fsencode(source)
+    found = [(entry, os.lstat(os.path.join(root, entry))) for entry in entries]
+    found = [(entry, status) for entry, status in found if (status.st_dev, status.st_ino) not in leave_out]
+    total = sum(_checked_size(os.path.join(root, entry), status) for entry, status in found)
+    return CopyPlan(source=str(source), entries=tuple(entry for entry, _ in found), total_bytes=total)
 
 
 def _kept(source: Path, entries: list[bytes], exclude: Sequence[str]) -> Iterator[bytes]:
@@ -133,9 +141,7 @@ def _walked(root: bytes, below: bytes = b"") -> Iterator[bytes]:
             yield from _walked(root, path)
 
 
-def _checked_size(source: Path, entry: bytes) -> int:
-    path = os.path.join(os.fsencode(source), entry)
-    status = os.lstat(path)
+def _checked_size(path: bytes, status: os.stat_result) -> int:
     if stat.S_ISREG(status.st_mode):
         if not os.access(path, os.R_OK):
             raise WorkspaceError(os.fsdecode(path), "cannot be read: Permission denied")
