@@ -31,6 +31,7 @@ from sojourn.logs import logger
 from sojourn.models import AcquireRequest, AcquireResult, Actor, RunContext, Transfer
 from sojourn.records import AdapterSpec, Environment, Lease, LeaseOutcome, LeasePolicy, LeaseStatus, Operation
 from sojourn.resolvers import MissingSecret, Redactor
+from sojourn.run_errors import of_environment, of_lease
 from sojourn.runtime import TIMEOUTS_KEY, HeldLease, Runtime
 from sojourn.store import LeaseExists, clock, environments, leases
 from sojourn.variables import Variables, refuse_reserved
@@ -198,14 +199,12 @@ async def _join(runtime: Runtime, existing: Lease, environment: Environment) -> 
             return await _wait_for(runtime, step)
         if existing.id in runtime.held and existing.status is LeaseStatus.ACTIVE:
             return runtime.held[existing.id]
-    raise EnvironmentRunError(
+    raise of_lease(
         ErrorCode.LEASE_ACQUIRE_FAILED,
         f"run {existing.context.run_id!r} already has lease {existing.id} ({existing.status}) under key "
         f"{existing.lease_key!r} in environment {existing.environment_name!r}, held by {existing.holder_id}. "
         f"Release it first (`sojourn lease release {existing.id}`), or use another lease_key",
-        environment_id=environment.id,
-        driver=environment.driver,
-        lease_id=existing.id,
+        existing,
         phase="acquire",
         retryable=True,
     )
@@ -421,10 +420,5 @@ def _acquire_error(lease: Lease, error: BaseException) -> EnvironmentRunError:
 
 
 def _error(code: ErrorCode, message: str, environment: Environment, *, phase: str) -> EnvironmentRunError:
-    return EnvironmentRunError(
-        code,
-        f"environment {environment.name!r} (driver {environment.driver}): {message}",
-        environment_id=environment.id,
-        driver=environment.driver,
-        phase=phase,
-    )
+    message = f"environment {environment.name!r} (driver {environment.driver}): {message}"
+    return of_environment(code, message, environment, phase=phase)

@@ -13,6 +13,7 @@ from sojourn.ids import new_id
 from sojourn.models import Actor, ExecuteRequest, ExecuteResult
 from sojourn.records import LeaseStatus
 from sojourn.resolvers import Redactor
+from sojourn.run_errors import of_lease
 from sojourn.runtime import HeldLease, Runtime, agent_or
 from sojourn.secrets import Secret
 from sojourn.store import leases
@@ -146,14 +147,5 @@ def _check_usable(held: HeldLease, spec: CommandSpec) -> None:
 
 def _cannot(held: HeldLease, error: DriverError) -> EnvironmentRunError:
     lease = held.lease
-    return EnvironmentRunError(
-        ErrorCode.EXECUTION_FAILED,
-        f"cannot run the command in environment {lease.environment_name!r} (driver {lease.driver}): {error}",
-        environment_id=lease.environment_id,
-        driver=lease.driver,
-        provider=lease.provider,
-        lease_id=lease.id,
-        phase="execute",
-        effect=error.effect,
-        retryable=error.retryable,
-    )
+    message = f"cannot run the command in environment {lease.environment_name!r} (driver {lease.driver}): {error}"
+    return of_lease(ErrorCode.EXECUTION_FAILED, message, lease, phase="execute", cause=error)

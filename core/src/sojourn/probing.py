@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sojourn.errors import DriverError, EnvironmentRunError, ErrorCode, InvalidConfig
+from sojourn.errors import DriverError, ErrorCode, InvalidConfig
 from sojourn.models import Actor, Diagnostic, ProbeReport, ProbeRequest, RunContext
 from sojourn.records import Environment, Operation
 from sojourn.resolvers import Redactor
+from sojourn.run_errors import of_environment
 from sojourn.runtime import Runtime
 from sojourn.store import activity
 
@@ -78,15 +79,9 @@ async def require(runtime: Runtime, environment: Environment, actor: Actor) -> N
     report = await probe(runtime, environment, actor)
     if not report.ok:
         found = "; ".join(f"{d.message} ({d.hint})" if d.hint else d.message for d in report.diagnostics)
-        raise EnvironmentRunError(
-            ErrorCode.PROBE_FAILED,
-            f"environment {environment.name!r} (driver {environment.driver}) is not usable: {report.summary}"
-            + (f": {found}" if found else ""),
-            environment_id=environment.id,
-            driver=environment.driver,
-            phase="probe",
-            retryable=True,
-        )
+        message = f"environment {environment.name!r} (driver {environment.driver}) is not usable: {report.summary}"
+        message += f": {found}" if found else ""
+        raise of_environment(ErrorCode.PROBE_FAILED, message, environment, phase="probe", retryable=True)
 
 
 async def _ask(

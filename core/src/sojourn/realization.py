@@ -10,7 +10,7 @@ import attrs
 
 from sojourn import wire
 from sojourn.commands import CommandSpec, prepare, run_command
-from sojourn.errors import DriverError, Effect, EnvironmentRunError, ErrorCode, Refused, SojournError, WorkspaceError
+from sojourn.errors import DriverError, EnvironmentRunError, ErrorCode, Refused, SojournError, WorkspaceError
 from sojourn.models import Actor, LocalTarget, RealizeRequest, RealizeResult, Transfer
 from sojourn.provisioning import ProvisionFailed, failure_detail, provision, shell
 from sojourn.realization_records import (
@@ -21,6 +21,7 @@ from sojourn.realization_records import (
     Workspace,
 )
 from sojourn.records import ExecutionWorkspace, Lease
+from sojourn.run_errors import of_lease
 from sojourn.runtime import HeldLease, Runtime
 from sojourn.store import leases, workspaces
 from sojourn.targets import ExecutionTarget, resolve_target
@@ -150,14 +151,8 @@ async def _transfer(runtime: Runtime, held: HeldLease, target: ExecutionTarget, 
     assert workspace.local_path is not None  # noqa: S101 - the caller looked
     if not isinstance(target.target, LocalTarget):
         message = f"driver {held.driver.name} is not on this machine, and sending a tree elsewhere is not supported yet"
-        raise EnvironmentRunError(
-            ErrorCode.UNSUPPORTED_ENVIRONMENT,
-            f"environment {held.lease.environment_name!r}: {message}",
-            environment_id=held.lease.environment_id,
-            driver=held.lease.driver,
-            lease_id=held.lease.id,
-            phase="transfer",
-        )
+        message = f"environment {held.lease.environment_name!r}: {message}"
+        raise of_lease(ErrorCode.UNSUPPORTED_ENVIRONMENT, message, held.lease, phase="transfer")
     try:
         # Closing any descriptor of the database drops the locks that this process has on it, so it stays behind.
         plan = await plan_copy(Path(workspace.local_path), workspace.exclude, runtime.store.own_files())
@@ -281,14 +276,5 @@ async def _store(
 
 def _failed(lease: Lease, phase: str, what: str, error: Exception, *, detail: str | None = None) -> EnvironmentRunError:
     text = str(error) if detail is None else detail
-    return EnvironmentRunError(
-        ErrorCode.WORKSPACE_REALIZATION_FAILED,
-        f"{what} {lease.environment_name!r}" + (f": {text}" if text else ""),
-        environment_id=lease.environment_id,
-        driver=lease.driver,
-        provider=lease.provider,
-        lease_id=lease.id,
-        phase=phase,
-        effect=error.effect if isinstance(error, DriverError) else Effect.NONE,
-        retryable=isinstance(error, DriverError) and error.retryable,
-    )
+    message = f"{what} {lease.environment_name!r}" + (f": {text}" if text else "")
+    return of_lease(ErrorCode.WORKSPACE_REALIZATION_FAILED, message, lease, phase=phase, cause=error)

@@ -31,6 +31,7 @@ from sojourn.models import (
 )
 from sojourn.records import ActivityEvent, CleanupStatus, Lease, LeaseOutcome, LeaseStatus
 from sojourn.resolvers import MissingSecret
+from sojourn.run_errors import of_lease
 from sojourn.runtime import SYSTEM, HeldLease, Runtime, agent_or
 from sojourn.store import activity, clock, leases
 from sojourn.workspace.worktrees import remove_recorded_worktree
@@ -332,14 +333,8 @@ def record(
 
 def release_error(lease: Lease) -> EnvironmentRunError:
     """Say of a lease that waits for clean-up what happened and what will."""
-    return EnvironmentRunError(
-        ErrorCode.LEASE_RELEASE_FAILED,
+    message = (
         f"lease {lease.id} in environment {lease.environment_name!r} was not proven gone: {lease.last_error}. "
-        "It waits for clean-up; `sojourn reap` tries again",
-        environment_id=lease.environment_id,
-        driver=lease.driver,
-        provider=lease.provider,
-        lease_id=lease.id,
-        phase="release",
-        retryable=True,
+        "It waits for clean-up; `sojourn reap` tries again"
     )
+    return of_lease(ErrorCode.LEASE_RELEASE_FAILED, message, lease, phase="release", retryable=True)

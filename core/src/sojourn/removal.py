@@ -8,6 +8,7 @@ import attrs
 
 from sojourn.errors import EnvironmentRunError, ErrorCode
 from sojourn.records import Environment, Lease, LeaseStatus
+from sojourn.run_errors import of_environment
 from sojourn.store import environments, workspaces
 
 if TYPE_CHECKING:
@@ -75,13 +76,11 @@ def in_use(radius: BlastRadius) -> EnvironmentRunError:
     """Return the error for an environment that runs are using."""
     environment = radius.environment
     named = ", ".join(lease.id for lease in radius.active_leases)
-    return EnvironmentRunError(
-        ErrorCode.ENVIRONMENT_IN_USE,
+    message = (
         f"environment {environment.name!r} is used by {len(radius.active_leases)} active lease(s): {named}. "
-        "Wait for them, or force the removal: that ends their commands and releases them first",
-        environment_id=environment.id,
-        driver=environment.driver,
-        phase="remove",
-        retryable=True,
-        details={"leases": [lease.id for lease in radius.active_leases]},
+        "Wait for them, or force the removal: that ends their commands and releases them first"
+    )
+    details = {"leases": [lease.id for lease in radius.active_leases]}
+    return of_environment(
+        ErrorCode.ENVIRONMENT_IN_USE, message, environment, phase="remove", retryable=True, details=details
     )

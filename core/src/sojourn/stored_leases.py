@@ -10,7 +10,6 @@ from functools import partial
 from sojourn import releasing
 from sojourn.errors import (
     DriverError,
-    EnvironmentRunError,
     ErrorCode,
     InvalidArgument,
     LeaseLost,
@@ -25,6 +24,7 @@ from sojourn.records import (
     LeaseStatus,
 )
 from sojourn.releasing import Ending, LeaseError, ReleaseReport
+from sojourn.run_errors import of_lease
 from sojourn.runtime import HeldLease, Runtime, agent_or
 from sojourn.store import environments, leases
 
@@ -134,14 +134,9 @@ class Leases:
             call = partial(driver.connection, request)
             return await self._runtime.call("connection", lease, request.actor, redactor, call)
         except DriverError as error:
-            raise EnvironmentRunError(
-                ErrorCode.UNSUPPORTED_ENVIRONMENT,
-                f"lease {lease.id} in environment {lease.environment_name!r} cannot be attached to: {error}",
-                environment_id=lease.environment_id,
-                driver=lease.driver,
-                lease_id=lease.id,
-                phase="connection",
-            ) from error
+            message = f"lease {lease.id} in environment {lease.environment_name!r} cannot be attached to: {error}"
+            code = ErrorCode.UNSUPPORTED_ENVIRONMENT
+            raise of_lease(code, message, lease, phase="connection", cause=error) from error
 
     async def attached(self, lease_id: str) -> HeldLease:
         """Return the live side of an active lease: ours, or one made from the row of somebody else's.

@@ -9,6 +9,7 @@ import attrs
 from sojourn.errors import DriverBug, DriverError, EnvironmentRunError, ErrorCode
 from sojourn.models import Actor, LocalTarget, SshTarget, Target, TargetRequest
 from sojourn.records import Lease
+from sojourn.run_errors import of_lease
 from sojourn.runtime import HeldLease, Runtime
 
 __all__ = ["ExecutionTarget", "resolve_target"]
@@ -90,14 +91,6 @@ async def resolve_target(runtime: Runtime, held: HeldLease, cwd: str | None, act
 
 
 def _unresolved(lease: Lease, error: DriverError) -> EnvironmentRunError:
-    return EnvironmentRunError(
-        ErrorCode.TRANSPORT_RESOLUTION_FAILED,
-        f"cannot resolve the execution target of environment {lease.environment_name!r} (driver {lease.driver}): {error}",
-        environment_id=lease.environment_id,
-        driver=lease.driver,
-        provider=lease.provider,
-        lease_id=lease.id,
-        phase="target",
-        effect=error.effect,
-        retryable=error.retryable,
-    )
+    where = f"environment {lease.environment_name!r} (driver {lease.driver})"
+    message = f"cannot resolve the execution target of {where}: {error}"
+    return of_lease(ErrorCode.TRANSPORT_RESOLUTION_FAILED, message, lease, phase="target", cause=error)
