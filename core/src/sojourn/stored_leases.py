@@ -116,7 +116,8 @@ class Leases:
         if lease.status is LeaseStatus.RETAINED:
             lease = await self._runtime.store.run(leases.retire, lease, failure_reason)
         outcome = LeaseOutcome.FAILED if failure_reason else LeaseOutcome.EXPIRED
-        return await self.end_all([lease], Ending(outcome, failure_reason, Disposition.DESTROY, actor))
+        reason = failure_reason or "destroyed by hand"
+        return await self.end_all([lease], Ending(outcome, reason, Disposition.DESTROY, actor))
 
     async def connection(self, lease_id: str, *, actor: Actor | None = None) -> ConnectionInfo:
         """Say how a person attaches to an active lease: a command to paste, ports.

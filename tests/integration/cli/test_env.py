@@ -133,6 +133,7 @@ def test_no_input_and_defaults_ask_nothing_that_needs_no_answer(cli: Any):
 
 def test_removing_asks_first(cli: Any):
     cli.ok("env", "add", "mine", "--driver", "local")
+    assert "say --yes" in cli("env", "remove", "mine").stderr.decode()
     person = Terminal(cli, "env", "remove", "mine").sees("Remove environment mine? [y/N]: ").says("")
     assert "nothing was removed" in person.ends(1)
     person = Terminal(cli, "env", "remove", "mine").sees("[y/N]: ").says("y")
@@ -244,7 +245,7 @@ def test_removing_says_what_is_hit_and_is_blocked_by_a_run(cli: Any):
     one_line(done, f"environment 'x' is used by 1 active lease(s): {lease}")
     assert f"active leases  {lease}" in done.stdout.decode()
     assert cli.json("env", "remove", "x", status=1)["error"]["code"] == "environment_in_use"
-    removed = json.loads(cli("--json", "env", "remove", "x", "--force").stdout)
+    removed = json.loads(cli("--json", "env", "remove", "x", "--force", "--yes").stdout)
     assert removed["removed"]
     assert process.wait(timeout=30) == 125
     assert cli.json("env", "list")["environments"] == []

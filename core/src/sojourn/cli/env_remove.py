@@ -22,7 +22,7 @@ __all__ = ["remove_environment"]
 @click.argument("name")
 @click.option("--force", is_flag=True, help="End the commands of active leases, give those back, and then remove it.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be hit; exit status 1 when that would be refused.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask; without a terminal nothing is asked anyway.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask. Where nobody can be asked, it is needed.")
 @pass_state
 def remove_environment(state: State, /, *, name: str, force: bool, dry_run: bool, yes: bool) -> int:
     """Remove an environment for good, after saying what that hits.
@@ -49,7 +49,9 @@ def remove_environment(state: State, /, *, name: str, force: bool, dry_run: bool
         from sojourn.removal import in_use
 
         raise in_use(radius)
-    if not yes and terminal.present() and not terminal.confirm(_question(radius)):
+    if not yes and not terminal.present():
+        raise click.UsageError("there is no terminal to ask on; say --yes")
+    if not yes and not terminal.confirm(_question(radius)):
         note("nothing was removed", quiet=state.quiet)
         if state.json:
             print_json(_document(radius, removed=False, blocked=False))
