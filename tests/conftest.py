@@ -1,0 +1,39 @@
+"""What all tests share: which stay in one process when several run at a time, and which only a thorough run needs."""
+
+from __future__ import annotations
+
+import pytest
+
+TOGETHER = frozenset(
+    {"test_wheels", "test_third_party", "test_real_project", "test_crash_points", "test_reapers", "test_bench"}
+)
+"""Modules whose fixtures are dear: built wheels, a server to fork from."""
+
+THOROUGH = frozenset({"test_mutants", "test_third_party", "test_chaos_delegation", "test_bench"})
+"""Modules that show again, at length, what others have shown: that the contract kit finds each bad driver, that a foreign
+package and a delegating driver pass it too, that the benchmark runs. Left out unless asked for by --thorough or by name."""
+
+THOROUGH_TESTS = frozenset({"test_the_contract_tests_pass_with_the_installed_wheels"})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --thorough."""
+    parser.addoption("--thorough", action="store_true", help="run the tests that take long and repeat others, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep some modules together, and leave the thorough ones out unless somebody asked for them."""
+    for item in items:
+        if item.path.stem in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    left_out = [] if config.getoption("--thorough") else [item for item in items if _is_thorough(item, config)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(map(id, left_out))
+        items[:] = [item for item in items if id(item) not in gone]
+
+
+def _is_thorough(item: pytest.Item, config: pytest.Config) -> bool:
+    named = any(item.path.name in argument for argument in config.args)
+    thorough = item.path.stem in THOROUGH or getattr(item, "originalname", item.name) in THOROUGH_TESTS
+    return thorough and not named
