@@ -1,13 +1,8 @@
-"""What all tests share: which stay in one process when several run at a time, and which only a thorough run needs."""
+"""What all tests share: which of them only a thorough run needs."""
 
 from __future__ import annotations
 
 import pytest
-
-TOGETHER = frozenset(
-    {"test_wheels", "test_third_party", "test_real_project", "test_crash_points", "test_reapers", "test_bench"}
-)
-"""Modules whose fixtures are dear: built wheels, a server to fork from."""
 
 THOROUGH = frozenset({"test_mutants", "test_third_party", "test_chaos_delegation", "test_bench"})
 """Modules that show again, at length, what others have shown: that the contract kit finds each bad driver, that a foreign
@@ -22,10 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep some modules together, and leave the thorough ones out unless somebody asked for them."""
-    for item in items:
-        if item.path.stem in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Leave the thorough ones out unless somebody asked for them."""
     left_out = [] if config.getoption("--thorough") else [item for item in items if _is_thorough(item, config)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
