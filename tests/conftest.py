@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 
 THOROUGH = frozenset(
-    {"test_bench", "test_chaos_delegation", "test_mutants", "test_overrides", "test_terminal", "test_third_party"}
+    {
+        "test_bench",
+        "test_chaos_delegation",
+        "test_declared",
+        "test_follow",
+        "test_mutants",
+        "test_overrides",
+        "test_terminal",
+        "test_third_party",
+    }
 )
 """Modules that show at length what others show in short: that the contract kit finds each bad driver and each hidden clause, that
-a foreign package and a delegating driver pass it too, that tables fit each terminal, that the benchmark runs. Left out unless
+a foreign package and a delegating driver pass it too, that the command line's corners hold, that the benchmark runs. Left out unless
 asked for by --thorough or by name."""
 
 THOROUGH_TESTS = frozenset({"test_the_contract_tests_pass_with_the_installed_wheels"})
