@@ -16,9 +16,9 @@ THOROUGH = frozenset(
         "test_third_party",
     }
 )
-"""Modules that show at length what others show in short: that the contract kit finds each bad driver and each hidden clause, that
-a foreign package and a delegating driver pass it too, that the command line's corners hold, that the benchmark runs. Left out unless
-asked for by --thorough or by name."""
+"""Modules that show at length what others show in short: that the contract kit finds each bad driver and each hidden clause,
+that a foreign package and a delegating driver pass it too, that the command line's corners hold, that the benchmark runs. Left
+out unless asked for by --thorough or by name."""
 
 THOROUGH_TESTS = frozenset({"test_the_contract_tests_pass_with_the_installed_wheels"})
 
