@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sojourn.cli.command_options import grace_option, timeout_option, variable_option
 from sojourn.cli.context import State, common_options, operator, pass_state, run_async
 from sojourn.cli.failures import CommandLineError
 from sojourn.cli.lease_lookup import existing
 from sojourn.cli.output import line, print_json
-from sojourn.cli.types import ASSIGNMENT, DURATION, SECRET
+from sojourn.cli.types import SECRET
 
 if TYPE_CHECKING:
     from sojourn.models import ConnectionInfo
@@ -27,31 +28,12 @@ FAILED_STATUS = 125
 @click.command("exec")
 @common_options
 @click.argument("lease_id", metavar="ID")
-@click.option(
-    "--timeout",
-    "timeout_seconds",
-    type=DURATION,
-    metavar="TIME",
-    help="End the command after this time, e.g. 90s, 10m.  [default: no limit]",
-)
-@click.option(
-    "--grace",
-    "grace_seconds",
-    type=DURATION,
-    metavar="TIME",
-    help="Between TERM and KILL when the command is ended.  [default: 5s]",
-)
+@timeout_option
+@grace_option
 @click.option(
     "--cwd", metavar="DIR", help="Where it runs; a relative one is below the workspace.  [default: the workspace]"
 )
-@click.option(
-    "-e",
-    "env",
-    type=ASSIGNMENT,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a variable for the command; may be repeated. It is visible in our own argument list: for secrets use --secret.",
-)
+@variable_option
 @click.option(
     "--secret",
     "secrets",

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from sojourn.cli.command_options import grace_option, timeout_option, variable_option
 from sojourn.cli.context import State, common_options, pass_state, run_async
-from sojourn.cli.types import ASSIGNMENT, DURATION, SECRET
+from sojourn.cli.types import SECRET
 
 __all__ = ["MODES", "run"]
 
@@ -42,20 +43,8 @@ MODES = ("in_place", "copy", "git_worktree")
     metavar="BRANCH",
     help="With --mode git_worktree: an existing branch to work on.  [default: a new one, sojourn/RESOURCE]",
 )
-@click.option(
-    "--timeout",
-    "timeout_seconds",
-    type=DURATION,
-    metavar="TIME",
-    help="End the command after this time, e.g. 90s, 10m.  [default: no limit]",
-)
-@click.option(
-    "--grace",
-    "grace_seconds",
-    type=DURATION,
-    metavar="TIME",
-    help="Between TERM and KILL when the command is ended.  [default: 5s]",
-)
+@timeout_option
+@grace_option
 @click.option(
     "--provision",
     metavar="CMD",
@@ -78,14 +67,7 @@ MODES = ("in_place", "copy", "git_worktree")
     "own tree.",
 )
 @click.option("--no-config", is_flag=True, help="Read no sojourn.toml.")
-@click.option(
-    "-e",
-    "env",
-    type=ASSIGNMENT,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a variable for the command; may be repeated. It is visible in our own argument list: for secrets use --secret.",
-)
+@variable_option
 @click.option(
     "--secret",
     "secrets",
